@@ -1,0 +1,2 @@
+//! The command `ft-pair`.
+fn main() {}

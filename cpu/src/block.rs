@@ -1,0 +1,228 @@
+//! The cache of decoded blocks, keyed by guest physical address and mode.
+
+use crate::op::{ENDS_BLOCK, Op};
+use crate::ram::PAGE;
+use crate::tlb::{Access, Tlb, TlbEntry};
+use crate::{Cpu, Trap, exec};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Instructions a block holds at most.
+const MAX_OPS: usize = 64;
+/// Slots of the direct-mapped cache.
+const SLOTS: usize = 1 << 15;
+
+/// Straight-line code from one physical page, decoded.
+#[derive(Debug)]
+pub struct Block {
+    /// Guest physical address and mode; see [`key`].
+    key: u64,
+    /// Page index of the page it lies in.
+    page: u32,
+    /// The instructions.
+    pub ops: Box<[Op]>,
+}
+
+/// The cache.
+#[derive(Debug)]
+pub struct BlockCache {
+    slots: Vec<Option<Rc<Block>>>,
+    by_page: HashMap<u32, Vec<u32>>,
+}
+
+impl Default for BlockCache {
+    fn default() -> Self {
+        Self { slots: vec![None; SLOTS], by_page: HashMap::new() }
+    }
+}
+
+/// Physical address and mode (bits: 0 for 64-bit, 1 for 32-bit, 2 for 16-bit code) in one word.
+const fn key(gpa: u64, mode: u64) -> u64 {
+    gpa << 2 | mode
+}
+
+const fn slot(key: u64) -> usize {
+    let k = key >> 2;
+    ((k ^ (k >> 15)) as usize ^ (key as usize & 3) << 13) % SLOTS
+}
+
+impl BlockCache {
+    #[inline(always)]
+    fn get(&self, key: u64) -> Option<&Rc<Block>> {
+        self.slots[slot(key)].as_ref().filter(|b| b.key == key)
+    }
+
+    fn insert(&mut self, block: Rc<Block>) {
+        let at = slot(block.key);
+        let list = self.by_page.entry(block.page).or_default();
+        if !list.contains(&(at as u32)) {
+            list.push(at as u32);
+        }
+        self.slots[at] = Some(block);
+    }
+
+    fn remove_page(&mut self, page: u32) {
+        for at in self.by_page.remove(&page).unwrap_or_default() {
+            let slot = &mut self.slots[at as usize];
+            if slot.as_ref().is_some_and(|b| b.page == page) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Decoder options: what CPUID hides executes as on a CPU that never had it.
+const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+
+impl Cpu {
+    /// Mode bits of the current code segment: 0, 1, 2 for 64, 32, 16 bits.
+    #[inline(always)]
+    fn code_mode(&self) -> u64 {
+        let attr = self.state.seg[crate::state::CS].attr;
+        if attr & (1 << 13) != 0 {
+            0
+        } else if attr & (1 << 14) != 0 {
+            1
+        } else {
+            2
+        }
+    }
+
+    fn fetch_entry(&mut self, va: u64) -> Result<TlbEntry, Trap> {
+        let i = Tlb::fetch_index(va);
+        let e = self.tlb.fetch[i];
+        if e.page == va & !(PAGE - 1) && e.perms & self.fetch_need != 0 {
+            return Ok(e);
+        }
+        let t = self.page_walk(va, Access::Fetch, self.fetch_need)?;
+        let entry = TlbEntry {
+            page: va & !(PAGE - 1),
+            host: self.ram.host_addr(t.gpa).map_or(0, |p| p as usize),
+            gpa: t.gpa,
+            perms: t.perms,
+            global: t.global,
+            size_log2: t.size_log2,
+        };
+        if t.size_log2 > 12 {
+            self.tlb.note_large();
+        }
+        self.tlb.fetch[i] = entry;
+        Ok(entry)
+    }
+
+    /// Linear address of the next instruction.
+    fn code_address(&self) -> Result<u64, Trap> {
+        let rip = self.state.rip();
+        if !self.legacy_mode() {
+            return Ok(rip);
+        }
+        let cs = &self.state.seg[crate::state::CS];
+        if rip > u64::from(cs.limit) {
+            return Err(Trap::GP0);
+        }
+        Ok(u64::from((cs.base as u32).wrapping_add(rip as u32)))
+    }
+
+    /// The decoded block at RIP, from the cache or made now.
+    #[inline(always)]
+    pub(crate) fn block_at_rip(&mut self) -> Result<Rc<Block>, Trap> {
+        let va = self.code_address()?;
+        let e = self.fetch_entry(va)?;
+        let mode = self.code_mode();
+        if let Some(block) = self.blocks.get(key(e.gpa | va & (PAGE - 1), mode)) {
+            return Ok(block.clone());
+        }
+        self.decode_block(va, e, mode)
+    }
+
+    #[cold]
+    fn decode_block(&mut self, va: u64, e: TlbEntry, mode: u64) -> Result<Rc<Block>, Trap> {
+        let Some(page) = self.ram.page_index(e.gpa) else {
+            // Code in device memory: no real guest does that; it reads as an invalid opcode.
+            return Err(Trap::UD);
+        };
+        let offset = (va & (PAGE - 1)) as usize;
+        let bytes = self.ram.page(page)[offset..].to_vec();
+        let bitness = [64, 32, 16][mode as usize];
+        let mut ops = decode_run(&bytes, bitness, self.state.rip());
+        if ops.is_empty() {
+            let op = self.decode_across(va, &bytes, bitness)?;
+            return Ok(Rc::new(Block { key: u64::MAX, page, ops: Box::new([op]) }));
+        }
+        ops.truncate(MAX_OPS);
+        let block = Rc::new(Block {
+            key: key(e.gpa | offset as u64, mode),
+            page,
+            ops: ops.into_boxed_slice(),
+        });
+        if self.ram.mark_code(page) {
+            self.tlb.clear_quiet_page(e.gpa);
+        }
+        self.blocks.insert(block.clone());
+        Ok(block)
+    }
+
+    /// Decodes one instruction whose bytes may go on in the next page. Not cached: two pages would have
+    /// to be watched.
+    fn decode_across(&mut self, va: u64, head: &[u8], bitness: u32) -> Result<Op, Trap> {
+        let mut bytes = head[..head.len().min(15)].to_vec();
+        let in_page = bytes.len();
+        let mut decoder = Decoder::with_ip(bitness, &bytes, self.state.rip(), OPTIONS);
+        let mut ins = decoder.decode();
+        if ins.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes && in_page < 15 {
+            let next = self.fetch_entry(va.wrapping_add(in_page as u64))?;
+            let page = self.ram.page_index(next.gpa).ok_or(Trap::UD)?;
+            bytes.extend_from_slice(&self.ram.page(page)[..15 - in_page]);
+            ins = Decoder::with_ip(bitness, &bytes, self.state.rip(), OPTIONS).decode();
+        }
+        if ins.is_invalid() {
+            // Longer than 15 bytes is #GP, anything else #UD.
+            let too_long = bytes.len() >= 15
+                && Decoder::with_ip(bitness, &bytes, 0, OPTIONS).max_position() >= 15
+                && bytes[..14].iter().all(|b| is_prefix(*b, bitness));
+            return Err(if too_long { Trap::GP0 } else { Trap::UD });
+        }
+        let mut op = exec::select(&ins);
+        op.flags |= ENDS_BLOCK;
+        Ok(op)
+    }
+
+    /// Blocks decoded from a page are void: its bytes have changed. The running block ends behind the
+    /// current instruction.
+    pub(crate) fn invalidate_code(&mut self, page: u32) {
+        self.blocks.remove_page(page);
+        self.ram.clear_code(page);
+        self.block_stop = true;
+    }
+}
+
+const fn is_prefix(byte: u8, bitness: u32) -> bool {
+    matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3)
+        || bitness == 64 && byte & 0xf0 == 0x40
+}
+
+/// Decodes as many instructions as a block holds; none if the first does not lie whole in `bytes` or
+/// is invalid.
+fn decode_run(bytes: &[u8], bitness: u32, rip: u64) -> Vec<Op> {
+    let mut decoder = Decoder::with_ip(bitness, bytes, rip, OPTIONS);
+    let mut ins = Instruction::default();
+    let mut ops = Vec::new();
+    while ops.len() < MAX_OPS && decoder.can_decode() {
+        decoder.decode_out(&mut ins);
+        if ins.is_invalid() {
+            break;
+        }
+        let op = exec::select(&ins);
+        ops.push(op);
+        if op.flags & ENDS_BLOCK != 0 {
+            break;
+        }
+    }
+    ops
+}

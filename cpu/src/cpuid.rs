@@ -1,0 +1,1 @@
+//! CPUID: one fixed, documented model.

@@ -1,0 +1,140 @@
+//! A deterministic software x86-64 CPU with exact retired-instruction counts.
+//!
+//! [`Cpu`] decodes guest code into blocks ([`block`]), executes them by fuel ([`run`]) and reaches guest
+//! memory through a software TLB ([`tlb`], [`mem`]). Instruction semantics live in `exec`, one file a
+//! class. The architectural state is plain data ([`state::CpuState`]).
+
+pub mod bus;
+pub mod exec;
+pub mod flags;
+pub mod op;
+pub mod ram;
+pub mod state;
+pub mod tlb;
+
+mod block;
+mod cpuid;
+mod exception;
+mod mem;
+mod mmu;
+mod msr;
+mod run;
+mod segment;
+mod trap;
+
+pub use bus::Bus;
+pub use mem::Value;
+pub use ram::GuestRam;
+pub use run::{Exit, REP_CHUNKS_PER_RUN};
+pub use state::CpuState;
+pub use trap::Trap;
+
+use state::{CR4_SMAP, CR4_SMEP};
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// One CPU. All of its state lives here; several can exist in one process.
+pub struct Cpu {
+    /// The architectural state. Whoever changes it from outside calls [`Cpu::state_replaced`].
+    pub state: CpuState,
+    tlb: tlb::Tlb,
+    blocks: block::BlockCache,
+    ram: Arc<GuestRam>,
+    bus: Option<NonNull<dyn Bus>>,
+    /// Perm bits that a read, a write, a fetch needs at the current privilege.
+    read_need: u16,
+    write_need: u16,
+    fetch_need: u16,
+    /// An interrupt is deliverable as far as the APIC is concerned.
+    irq: bool,
+    /// The running block has to end behind the current instruction.
+    block_stop: bool,
+    exit_requested: bool,
+    shut_down: bool,
+    /// Invalid or unsupported opcodes met, by what they were, with how often.
+    pub undefined: BTreeMap<String, u64>,
+}
+
+// SAFETY: `bus` is only set inside `run`; between runs the CPU holds no pointer into anything foreign,
+// and the reference-counted blocks never leave it.
+#[allow(unsafe_code)]
+unsafe impl Send for Cpu {}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cpu").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Cpu {
+    /// A CPU after reset, on the given memory.
+    pub fn new(ram: Arc<GuestRam>) -> Self {
+        let mut cpu = Self {
+            state: CpuState::default(),
+            tlb: tlb::Tlb::default(),
+            blocks: block::BlockCache::default(),
+            ram,
+            bus: None,
+            read_need: 0,
+            write_need: 0,
+            fetch_need: 0,
+            irq: false,
+            block_stop: false,
+            exit_requested: false,
+            shut_down: false,
+            undefined: BTreeMap::new(),
+        };
+        cpu.state_replaced();
+        cpu
+    }
+
+    /// The state was set from outside (boot, restore): cached translations and code are void.
+    pub fn state_replaced(&mut self) {
+        self.flush_tlb();
+        self.blocks.clear();
+        for page in 0..self.ram.pages() {
+            self.ram.clear_code(page);
+        }
+        self.shut_down = false;
+        self.update_mode();
+    }
+
+    /// Empties the TLB, as a snapshot or a repair does on both sides at the same position.
+    pub fn flush_tlb(&mut self) {
+        self.tlb.flush_all();
+    }
+
+    /// The dirty marks of RAM were taken: the next store to each page has to be noticed again.
+    pub fn dirty_marks_cleared(&mut self) {
+        self.tlb.clear_quiet();
+    }
+
+    /// Makes [`Cpu::run`] come back behind the current instruction.
+    pub const fn request_exit(&mut self) {
+        self.exit_requested = true;
+    }
+
+    /// Recomputes what follows from CPL, CR4 and EFLAGS.AC. Handlers that change one of them call this.
+    pub(crate) fn update_mode(&mut self) {
+        let smap = self.state.cr4 & CR4_SMAP != 0 && !self.state.flags.has(flags::AC);
+        (self.read_need, self.write_need, self.fetch_need) = match (self.state.cpl, smap) {
+            (3, _) => (tlb::R_U, tlb::W_U, tlb::X_U),
+            (_, true) => (tlb::R_SMAP, tlb::W_SMAP, tlb::X_S),
+            (_, false) => (tlb::R_S, tlb::W_S, tlb::X_S),
+        };
+    }
+
+    const fn system_read_need(&self) -> u16 {
+        if self.state.cr4 & CR4_SMAP != 0 { tlb::R_SMAP } else { tlb::R_S }
+    }
+
+    const fn system_write_need(&self) -> u16 {
+        if self.state.cr4 & CR4_SMAP != 0 { tlb::W_SMAP } else { tlb::W_S }
+    }
+
+    /// True if the supervisor may not execute user pages.
+    const fn smep(&self) -> bool {
+        self.state.cr4 & CR4_SMEP != 0
+    }
+}

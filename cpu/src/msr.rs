@@ -1,0 +1,1 @@
+//! RDMSR and WRMSR.

@@ -1,0 +1,1 @@
+//! Segment loads and far transfers.

@@ -1,0 +1,12 @@
+//! What both sides of a pair must agree on: positions, inputs, ids, the pair's protocol as a state
+//! machine without I/O, the wire schema, digests, page deltas, transport.
+
+pub mod ids;
+pub mod input;
+pub mod output;
+pub mod position;
+
+pub use ids::{Epoch, Generation, PairId, Side};
+pub use input::Input;
+pub use output::{Output, PowerEvent, Stream};
+pub use position::Position;

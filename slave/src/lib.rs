@@ -1,0 +1,1 @@
+//! The Slave: replays, digests, applies repairs, goes live.
