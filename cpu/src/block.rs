@@ -1,6 +1,6 @@
 //! The cache of decoded blocks, keyed by guest physical address and mode.
 
-use crate::op::{ENDS_BLOCK, Op};
+use crate::op::{CHAINS, ENDS_BLOCK, Op};
 use crate::ram::PAGE;
 use crate::tlb::{Access, Tlb, TlbEntry};
 use crate::{Cpu, Trap, exec};
@@ -22,6 +22,16 @@ pub struct Block {
     page: u32,
     /// The instructions.
     pub ops: Box<[Op]>,
+    /// The next block may follow at once; see [`CHAINS`].
+    pub chains: bool,
+}
+
+impl Block {
+    fn new(key: u64, page: u32, ops: Vec<Op>) -> Self {
+        let last = ops.last().expect("a block holds an instruction");
+        let chains = last.flags & (ENDS_BLOCK | CHAINS) != ENDS_BLOCK;
+        Self { key, page, ops: ops.into_boxed_slice(), chains }
+    }
 }
 
 /// The cache.
@@ -153,14 +163,10 @@ impl Cpu {
         let mut ops = decode_run(&bytes, bitness, self.state.rip());
         if ops.is_empty() {
             let op = self.decode_across(va, &bytes, bitness)?;
-            return Ok(Rc::new(Block { key: u64::MAX, page, ops: Box::new([op]) }));
+            return Ok(Rc::new(Block::new(u64::MAX, page, vec![op])));
         }
         ops.truncate(MAX_OPS);
-        let block = Rc::new(Block {
-            key: key(e.gpa | offset as u64, mode),
-            page,
-            ops: ops.into_boxed_slice(),
-        });
+        let block = Rc::new(Block::new(key(e.gpa | offset as u64, mode), page, ops));
         if self.ram.mark_code(page) {
             self.tlb.clear_quiet_page(e.gpa);
         }

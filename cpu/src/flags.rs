@@ -148,6 +148,27 @@ impl Flags {
         self.carry = (self.carry & 8) | cf << 63 | (cf ^ of as u64) << 62;
     }
 
+    /// Sets ZF alone.
+    #[inline(always)]
+    pub const fn set_zf(&mut self, zf: bool) {
+        self.zero = !zf as u64;
+    }
+
+    /// Sets CF and OF, leaves the others (rotates, multiplications).
+    #[inline(always)]
+    pub const fn set_cf_of(&mut self, cf: bool, of: bool) {
+        let cf = cf as u64;
+        self.carry = (self.carry & 8) | cf << 63 | (cf ^ of as u64) << 62;
+    }
+
+    /// After a shift: CF and OF as given, AF set (the manual leaves it open; AMD's Zen sets it).
+    #[inline(always)]
+    pub const fn set_shift(&mut self, result: u64, bits: u32, cf: bool, of: bool) {
+        self.set_szp(result, bits);
+        let cf = cf as u64;
+        self.carry = 8 | cf << 63 | (cf ^ of as u64) << 62;
+    }
+
     /// The result of an operation on `bits` bits (8, 16, 32, 64) decides ZF, SF and PF.
     #[inline(always)]
     pub const fn set_szp(&mut self, result: u64, bits: u32) {

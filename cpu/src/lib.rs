@@ -50,6 +50,8 @@ pub struct Cpu {
     irq: bool,
     /// The running block has to end behind the current instruction.
     block_stop: bool,
+    /// The current instruction is single-stepped: #DB follows unless it enters a handler itself.
+    step: bool,
     exit_requested: bool,
     shut_down: bool,
     /// Invalid or unsupported opcodes met, by what they were, with how often.
@@ -81,6 +83,7 @@ impl Cpu {
             fetch_need: 0,
             irq: false,
             block_stop: false,
+            step: false,
             exit_requested: false,
             shut_down: false,
             undefined: BTreeMap::new(),
@@ -103,6 +106,16 @@ impl Cpu {
     /// Empties the TLB, as a snapshot or a repair does on both sides at the same position.
     pub fn flush_tlb(&mut self) {
         self.tlb.flush_all();
+    }
+
+    /// Forgets translations that are not global (MOV to CR3).
+    pub(crate) fn flush_tlb_non_global(&mut self) {
+        self.tlb.flush_non_global();
+    }
+
+    /// Forgets the translation of one address (INVLPG).
+    pub(crate) fn flush_tlb_page(&mut self, va: u64) {
+        self.tlb.flush_page(va);
     }
 
     /// The dirty marks of RAM were taken: the next store to each page has to be noticed again.

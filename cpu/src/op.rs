@@ -20,6 +20,9 @@ pub const LOCKED: u8 = 16;
 pub const REP: u8 = 32;
 /// REPNE prefix.
 pub const REPNE: u8 = 64;
+/// Ends the block but changes only RIP (near branches): the run loop may go on with the next block at
+/// once, without a look at interrupts and the rest.
+pub const CHAINS: u8 = 128;
 
 /// First register number of the high bytes AH, CH, DH, BH (in this order) in 8-bit operands.
 pub const HIGH_BYTE: u8 = 32;
@@ -53,7 +56,7 @@ pub struct Op {
     pub size: u8,
     /// Length of the instruction in bytes.
     pub len: u8,
-    /// `EA_*`, [`ENDS_BLOCK`], [`LOCKED`], [`REP`], [`REPNE`].
+    /// `EA_*`, [`ENDS_BLOCK`], [`LOCKED`], [`REP`], [`REPNE`], [`CHAINS`].
     pub flags: u8,
     /// Whatever else the handler needs (condition, opcode number).
     pub aux: u16,

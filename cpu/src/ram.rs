@@ -257,6 +257,16 @@ impl GuestRam {
         self.dirty.lock().expect("no panic while marking").len()
     }
 
+    /// Number of pages in the second set; see [`Self::take_dirty_long`].
+    pub fn dirty_long_count(&self) -> usize {
+        self.dirty_long.lock().expect("no panic while marking").len()
+    }
+
+    /// One of the dirty pages, if there are any: where an injected fault is sure to be noticed.
+    pub fn some_dirty_page(&self) -> Option<u32> {
+        self.dirty.lock().expect("no panic while marking").last().copied()
+    }
+
     /// The pages dirtied since the last call, ascending; they are clean afterwards. The CPU's TLB must be
     /// told ([`crate::Cpu::dirty_marks_cleared`]) before it runs again.
     pub fn take_dirty(&self) -> Vec<u32> {

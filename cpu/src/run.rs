@@ -93,30 +93,38 @@ impl Cpu {
         }
     }
 
+    /// Runs the block at RIP, and those that follow by plain branches, until the limit or something
+    /// that the run loop has to look at.
     #[inline(always)]
     fn run_block(&mut self, limit: (u64, u64), shadow: bool) {
         self.block_stop = false;
-        let block = match self.block_at_rip() {
-            Ok(block) => block,
-            Err(trap) => return self.fault(trap),
-        };
-        let single_step = self.state.flags.has(TF);
-        let fuel = limit.0 - self.state.retired;
-        let n =
-            if shadow || single_step || fuel == 0 { 1 } else { fuel.min(block.ops.len() as u64) };
-        for op in &block.ops[..n as usize] {
-            self.state.regs[RIP] = self.state.regs[RIP].wrapping_add(u64::from(op.len));
-            self.state.retired += 1;
-            if let Err(trap) = (op.exec)(self, op) {
-                self.state.retired -= 1;
-                self.state.regs[RIP] = self.state.regs[RIP].wrapping_sub(u64::from(op.len));
-                return self.fault(trap);
+        self.step = self.state.flags.has(TF);
+        let one = shadow || self.step;
+        loop {
+            let block = match self.block_at_rip() {
+                Ok(block) => block,
+                Err(trap) => return self.fault(trap),
+            };
+            let fuel = limit.0 - self.state.retired;
+            let len = block.ops.len() as u64;
+            let n = if one || fuel == 0 { 1 } else { fuel.min(len) };
+            for op in &block.ops[..n as usize] {
+                self.state.regs[RIP] = self.state.regs[RIP].wrapping_add(u64::from(op.len));
+                self.state.retired += 1;
+                if let Err(trap) = (op.exec)(self, op) {
+                    self.state.retired -= 1;
+                    self.state.regs[RIP] = self.state.regs[RIP].wrapping_sub(u64::from(op.len));
+                    return self.fault(trap);
+                }
+                if self.block_stop {
+                    break;
+                }
             }
-            if self.block_stop {
+            if self.block_stop || one || fuel <= len || !block.chains {
                 break;
             }
         }
-        if single_step && self.state.rep == 0 {
+        if self.step && self.state.rep == 0 {
             self.single_step_trap();
         }
     }

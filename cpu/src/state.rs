@@ -197,8 +197,9 @@ pub struct Msrs {
 #[derive(Debug, Clone)]
 #[repr(C)]
 pub struct CpuState {
-    /// General registers 0 to 15, RIP, and the constant zero.
-    pub regs: [u64; 18],
+    /// General registers 0 to 15, RIP, and from 17 on constant zeros (32 in all, so that masked indices
+    /// need no bounds check).
+    pub regs: [u64; 32],
     /// RFLAGS, arithmetic flags in lazy form.
     pub flags: Flags,
     /// ES, CS, SS, DS, FS, GS, and the flat dummy.
@@ -249,7 +250,7 @@ impl Default for CpuState {
     /// A CPU after reset, before the boot code sets it up for 64-bit entry.
     fn default() -> Self {
         let mut state = Self {
-            regs: [0; 18],
+            regs: [0; 32],
             flags: Flags::default(),
             seg: [Segment::default(); 7],
             ldtr: Segment { limit: 0xffff, attr: 0x82, ..Segment::default() },
@@ -294,6 +295,7 @@ impl CpuState {
         }
         self.seg[CS] = Segment { base: 0, limit: u32::MAX, selector: code_selector, attr: 0xa09b };
         self.flags = Flags::from_rflags(2);
+        crate::msr::firmware_mtrrs(&mut self.msrs);
     }
 
     /// True in 64-bit mode (not compatibility mode).

@@ -1,10 +1,21 @@
 //! What both sides of a pair must agree on: positions, inputs, ids, the pair's protocol as a state
 //! machine without I/O, the wire schema, digests, page deltas, transport.
 
+pub mod account;
+pub mod bulk;
+pub mod digest;
 pub mod ids;
 pub mod input;
 pub mod output;
 pub mod position;
+pub mod protocol;
+pub mod supervision;
+pub mod telemetry;
+
+pub mod schema;
+pub mod transport;
+
+pub use schema::pair_capnp;
 
 pub use ids::{Epoch, Generation, PairId, Side};
 pub use input::Input;

@@ -1,1 +1,6 @@
 //! The Slave: replays, digests, applies repairs, goes live.
+//!
+//! [`follow`] is the vCPU thread, [`driver`] carries out what the pair's protocol asks for.
+
+pub mod driver;
+pub mod follow;

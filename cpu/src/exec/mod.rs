@@ -1,6 +1,22 @@
 //! Instruction semantics, one file a class, and the choice of a handler for a decoded instruction.
 
+mod alu;
+mod bits;
+mod bulk;
+mod control;
+mod exchange;
+mod flagops;
+mod int;
+mod legacy;
+mod mov;
+mod muldiv;
 mod operand;
+mod shift;
+mod sse;
+mod stack;
+mod string;
+mod system;
+mod x87;
 
 pub use operand::base_op;
 
@@ -12,7 +28,24 @@ use iced_x86::Instruction;
 type Select = fn(&Instruction) -> Option<Op>;
 
 /// Asked in this order.
-const CLASSES: &[Select] = &[];
+const CLASSES: &[Select] = &[
+    integer,
+    sse::select, system::select, x87::select];
+
+/// The integer classes, by how often they are met.
+fn integer(ins: &Instruction) -> Option<Op> {
+    mov::select(ins)
+        .or_else(|| alu::select(ins))
+        .or_else(|| control::select(ins))
+        .or_else(|| stack::select(ins))
+        .or_else(|| shift::select(ins))
+        .or_else(|| flagops::select(ins))
+        .or_else(|| bits::select(ins))
+        .or_else(|| muldiv::select(ins))
+        .or_else(|| exchange::select(ins))
+        .or_else(|| string::select(ins))
+        .or_else(|| legacy::select(ins))
+}
 
 /// The decoded form of an instruction; one that no class knows raises #UD and is counted.
 pub fn select(ins: &Instruction) -> Op {

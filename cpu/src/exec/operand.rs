@@ -127,3 +127,64 @@ pub fn register_number(register: Register) -> u8 {
         r => r.number() as u8,
     }
 }
+
+/// Where an integer operand lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arg {
+    /// A general register.
+    Reg,
+    /// Memory.
+    Mem,
+    /// In the instruction.
+    Imm,
+}
+
+/// Where operand `n` lies; `None` for what is no integer operand (segment, control, vector registers).
+pub fn arg(ins: &Instruction, n: u32) -> Option<Arg> {
+    if n >= ins.op_count() {
+        return None;
+    }
+    match ins.op_kind(n) {
+        OpKind::Register if ins.op_register(n).is_gpr() => Some(Arg::Reg),
+        OpKind::Memory => Some(Arg::Mem),
+        kind if is_immediate(kind) => Some(Arg::Imm),
+        _ => None,
+    }
+}
+
+/// Bytes of operand `n` (register or memory).
+pub fn arg_size(ins: &Instruction, n: u32) -> u8 {
+    match ins.op_kind(n) {
+        OpKind::Register => ins.op_register(n).size() as u8,
+        _ => ins.memory_size().size() as u8,
+    }
+}
+
+/// [`base_op`] with the general registers of operands 0, 1, 2 in `dst`, `src`, `src2`, and in `size` the
+/// size of the memory operand, or else of operand 0.
+pub fn int_op(ins: &Instruction, exec: Exec) -> Op {
+    let mut op = base_op(ins, exec);
+    let mut memory = false;
+    for n in 0..ins.op_count().min(3) {
+        match arg(ins, n) {
+            Some(Arg::Reg) => {
+                let number = register_number(ins.op_register(n));
+                match n {
+                    0 => op.dst = number,
+                    1 => op.src = number,
+                    _ => op.src2 = number,
+                }
+            }
+            Some(Arg::Mem) => memory = true,
+            _ => {}
+        }
+    }
+    op.size = if memory {
+        ins.memory_size().size() as u8
+    } else if ins.op_count() > 0 {
+        arg_size(ins, 0)
+    } else {
+        0
+    };
+    op
+}

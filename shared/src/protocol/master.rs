@@ -59,8 +59,8 @@ pub enum MasterEvent {
     DurableUpTo(u64),
     /// The sink has the output of all epochs up to this one.
     Accepted(Epoch),
-    /// The sink refused output as of an older generation.
-    SinkRefused,
+    /// The sink refused output that was offered in this generation: a newer one was granted.
+    SinkRefused(Generation),
     /// A control message arrived.
     Control(Envelope<ControlToMaster>),
     /// A bulk message arrived.
@@ -216,6 +216,8 @@ pub struct MasterProtocol {
     generation: Generation,
     stage: Stage,
     link: Option<Link>,
+    /// The Slave that was lost last: what it still says is of a session that is over.
+    dropped: Option<Incarnation>,
     question: Option<Question>,
     own: OwnClock,
     ended: Epoch,
@@ -270,6 +272,7 @@ impl MasterProtocol {
             generation: Generation(0),
             stage: Stage::Claiming,
             link: None,
+            dropped: None,
             question: None,
             own: OwnClock::new(now_us),
             ended: Epoch(0),
@@ -357,7 +360,12 @@ impl MasterProtocol {
             }
             MasterEvent::DurableUpTo(flush) => self.durable = self.durable.max(flush),
             MasterEvent::Accepted(epoch) => self.output_accepted(epoch),
-            MasterEvent::SinkRefused => self.stop(StopReason::Fenced),
+            MasterEvent::SinkRefused(generation) => {
+                // While a claim is under way the newer generation may be the own one.
+                if generation == self.generation && self.stage != Stage::Claiming {
+                    self.stop(StopReason::Fenced);
+                }
+            }
             MasterEvent::Control(message) => self.control(message),
             MasterEvent::Bulk(message) => self.bulk(message),
             MasterEvent::Disconnected(slave) => {
@@ -385,8 +393,8 @@ impl MasterProtocol {
         assert!(epoch == self.ended.next(), "epochs end one after the other");
         assert!(!self.pause.at_rest, "a paused guest ends no epoch");
         assert!(
-            self.last.is_none_or(|last| last.position <= position
-                && last.inputs_taken <= inputs_taken),
+            self.last
+                .is_none_or(|last| last.position <= position && last.inputs_taken <= inputs_taken),
             "positions only grow, and taken input stays taken"
         );
         let flush_needed = outputs.iter().map(|output| output.after_flush).max().unwrap_or(0);
@@ -438,7 +446,8 @@ impl MasterProtocol {
             return;
         }
         match self.stage {
-            Stage::Halting => self.collect_final(),
+            // After a promotion the guest stands somewhere inside an epoch until one has ended.
+            Stage::Halting if self.last.is_some() => self.collect_final(),
             Stage::Diverged { first } => self.request_repair(first),
             _ => {}
         }

@@ -50,10 +50,8 @@ impl MasterProtocol {
             ControlToMaster::SyncStaged { round } => self.sync_staged(round),
             ControlToMaster::Synced { epoch, durable } => self.synced(epoch, durable),
             ControlToMaster::EpochAck { epoch, durable } => {
-                if matches!(
-                    self.stage,
-                    Stage::Final { .. } | Stage::Confirming | Stage::Protected
-                ) {
+                if matches!(self.stage, Stage::Final { .. } | Stage::Confirming | Stage::Protected)
+                {
                     self.acked(epoch, durable);
                 } else {
                     self.lose_slave();
@@ -82,7 +80,8 @@ impl MasterProtocol {
     }
 
     fn hello(&mut self, process: Process) {
-        if self.stage != Stage::Unprotected || process == self.process || self.finishing {
+        let known = process == self.process || self.dropped == Some(process.incarnation);
+        if self.stage != Stage::Unprotected || known || self.finishing {
             return;
         }
         assert!(self.link.is_none(), "an unprotected Master without synchronisation has no Slave");
@@ -114,6 +113,7 @@ impl MasterProtocol {
     /// generation has to be won before anything uncommitted leaves.
     pub(super) fn lose_slave(&mut self) {
         let Some(link) = self.link.take() else { return };
+        self.dropped = Some(link.process.incarnation);
         self.out.push(MasterAction::DropSlave(link.process.incarnation));
         match self.stage {
             Stage::Rounds { .. }
@@ -164,6 +164,9 @@ impl MasterProtocol {
                 self.generation = generation;
                 self.stage = Stage::Unprotected;
                 self.out.push(MasterAction::Granted(generation));
+                // What was offered in the old generation and is still under way will be refused.
+                self.released = self.accepted;
+                self.inputs_covered = 0;
             }
             WitnessRequest::SetInSync { .. } => self.confirmed(),
         }

@@ -104,11 +104,8 @@ impl MasterProtocol {
     fn pause_or_resume(&mut self) {
         let standing = matches!(
             self.stage,
-            Stage::Halting
-                | Stage::Collecting { .. }
-                | Stage::Diverged { .. }
-                | Stage::Repairing { .. }
-        );
+            Stage::Collecting { .. } | Stage::Diverged { .. } | Stage::Repairing { .. }
+        ) || (self.stage == Stage::Halting && self.last.is_some());
         let full = self.ended.0 - self.released.0 >= self.settings.window;
         let want = standing || full || self.finishing;
         if want && !self.pause.asked {

@@ -2,7 +2,7 @@
 
 use super::{MasterAction, MasterProtocol, Stage};
 use crate::Epoch;
-use crate::protocol::{BulkToSlave, ControlToSlave, EpochMark, Incarnation, Payload};
+use crate::protocol::{BulkToSlave, ControlToSlave, Incarnation, Payload};
 
 impl MasterProtocol {
     /// The Slave is not verified from `first` on. A mismatch before the pair is protected ends the session:
@@ -16,7 +16,7 @@ impl MasterProtocol {
     }
 
     pub(super) fn request_repair(&mut self, first: Epoch) {
-        let at = EpochMark { log_pieces: self.log_pieces, ..self.standing_at() };
+        let at = self.standing_at();
         assert!(at.epoch >= first, "a repair reaches at least the epoch that differed");
         self.stage = Stage::Repairing { first, at };
         self.send_control(ControlToSlave::RequestRepair { first, at });

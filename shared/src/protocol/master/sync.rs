@@ -6,7 +6,7 @@
 use super::{MasterAction, MasterProtocol, Stage};
 use crate::Epoch;
 use crate::protocol::{
-    BulkToSlave, ControlToSlave, EpochMark, Incarnation, Payload, RootDigest, WitnessRequest,
+    BulkToSlave, ControlToSlave, EpochMark, Incarnation, Payload, WitnessRequest,
 };
 
 impl MasterProtocol {
@@ -25,8 +25,7 @@ impl MasterProtocol {
             return;
         }
         *ready = true;
-        *enough =
-            left <= self.settings.sync_enough_bytes || *round >= self.settings.sync_rounds;
+        *enough = left <= self.settings.sync_enough_bytes || *round >= self.settings.sync_rounds;
         let round = *round;
         self.send_bulk(BulkToSlave::SyncPages { round, payload });
     }
@@ -50,23 +49,17 @@ impl MasterProtocol {
     /// what comes after is for the Slave to commit.
     pub(super) fn collect_final(&mut self) {
         let Some(link) = self.link else { return };
-        let at = EpochMark { log_pieces: self.log_pieces, ..self.standing_at() };
+        let at = self.standing_at();
         assert!(self.committed <= at.epoch, "the final state is not older than a commit");
         self.stage = Stage::Collecting { at };
         let slave = link.process.incarnation;
         self.out.push(MasterAction::CollectSyncFinal { slave, at });
     }
 
-    /// The last ended epoch; before the first one, the power-on state, whose digest nobody compares.
+    /// The end of the last epoch.
     pub(super) fn standing_at(&self) -> EpochMark {
-        self.last.unwrap_or(EpochMark {
-            epoch: self.ended,
-            position: crate::Position::ZERO,
-            digest: RootDigest([0; 32]),
-            log_pieces: 0,
-            inputs_taken: 0,
-            flush_needed: 0,
-        })
+        let Some(last) = self.last else { unreachable!("the guest stands at the end of an epoch") };
+        EpochMark { log_pieces: self.log_pieces, ..last }
     }
 
     pub(super) fn sync_final_ready(&mut self, slave: Incarnation, payload: Payload) {

@@ -1,0 +1,5 @@
+//! Tests of the x87: against the host's, and tables of constants.
+
+mod differential;
+mod native;
+mod table;

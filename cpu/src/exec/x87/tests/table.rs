@@ -1,0 +1,1 @@
+//! Tables of constants for the transcendental functions.

@@ -1,0 +1,159 @@
+//! What a Slave needs to be synchronised or repaired, collected on the live side between slices.
+
+use super::{Chunk, Live, Report};
+use ft_pair_shared::bulk::{ChunkWriter, Item, Items};
+use ft_pair_shared::digest;
+use ft_pair_shared::protocol::{EpochMark, Incarnation};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Sectors of a disk block as synchronisation counts them (4 KiB).
+pub const BLOCK_SECTORS: u64 = 8;
+/// Pages collected between two slices.
+const PAGES_AT_ONCE: usize = 256;
+/// Disk blocks collected between two slices.
+const BLOCKS_AT_ONCE: usize = 256;
+
+/// A round under way.
+#[derive(Debug)]
+struct Round {
+    slave: Incarnation,
+    pages: VecDeque<u32>,
+    blocks: VecDeque<u64>,
+}
+
+/// What is being collected, and the disk blocks written since the last round began.
+#[derive(Debug, Default)]
+pub(super) struct CollectState {
+    round: Option<Round>,
+    /// Blocks written since; `None` before the first round: all count as written.
+    blocks: Option<BTreeSet<u64>>,
+}
+
+impl CollectState {
+    pub fn busy(&self) -> bool {
+        self.round.is_some()
+    }
+
+    pub fn note_blocks(&mut self, written: &[u64]) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.extend(written);
+        }
+    }
+}
+
+impl Live {
+    /// Begins a round: everything at first, then what was dirtied since the round before.
+    pub(super) fn begin_round(&mut self, slave: Incarnation) {
+        self.digesting = true;
+        let dirty = self.machine.take_dirty_long();
+        let (pages, blocks) = match self.collect.blocks.replace(BTreeSet::new()) {
+            None => {
+                let sectors = self.disk.as_ref().map_or(0, |disk| disk.sectors());
+                let blocks = sectors.div_ceil(BLOCK_SECTORS);
+                ((0..self.machine.ram().pages()).collect(), (0..blocks).collect())
+            }
+            Some(blocks) => (dirty.into(), blocks.into_iter().collect()),
+        };
+        self.collect.round = Some(Round { slave, pages, blocks });
+    }
+
+    /// Collects a bounded part of the round under way.
+    pub(super) fn collect_some(&mut self) {
+        let Some(mut round) = self.collect.round.take() else { return };
+        let mut chunk = ChunkWriter::default();
+        let pages = round.pages.len().min(PAGES_AT_ONCE);
+        for page in round.pages.drain(..pages) {
+            chunk.put_page(page, self.machine.ram().page(page));
+        }
+        let blocks = round.blocks.len().min(BLOCKS_AT_ONCE);
+        for block in round.blocks.drain(..blocks) {
+            self.put_block(&mut chunk, block);
+        }
+        self.part(chunk);
+        if round.pages.is_empty() && round.blocks.is_empty() {
+            let blocks = self.collect.blocks.as_ref().map_or(0, BTreeSet::len);
+            let left = self.machine.ram().dirty_long_count() + blocks;
+            (self.report)(Report::RoundDone { slave: round.slave, left_bytes: left as u64 * 4096 });
+        } else {
+            self.collect.round = Some(round);
+        }
+    }
+
+    pub(super) fn put_block(&mut self, chunk: &mut ChunkWriter, block: u64) {
+        let Some(disk) = &self.disk else { return };
+        let first = block * BLOCK_SECTORS;
+        let sectors = BLOCK_SECTORS.min(disk.sectors() - first);
+        let mut bytes = vec![0; sectors as usize * 512];
+        match disk.read(first, &mut bytes) {
+            Ok(()) => chunk.put(Item::DiskWrite(first, &bytes)),
+            Err(error) => (self.report)(Report::HostError(error.to_string())),
+        }
+    }
+
+    fn part(&mut self, chunk: ChunkWriter) {
+        if !chunk.is_empty() {
+            let (bytes, counted) = chunk.finish();
+            (self.report)(Report::Part(Chunk { bytes, counted }));
+        }
+    }
+
+    /// The guest stands at the end of an epoch: what the rounds left over, and the machine's state.
+    pub(super) fn send_final(&mut self, slave: Incarnation, at: &EpochMark) {
+        assert!(self.standing, "the final part is collected while the guest stands");
+        assert!(at.position == self.machine.position(), "the guest stands where its epoch ended");
+        let mut chunk = ChunkWriter::default();
+        for page in self.machine.take_dirty_long() {
+            chunk.put_page(page, self.machine.ram().page(page));
+        }
+        for block in self.collect.blocks.take().unwrap_or_default() {
+            self.put_block(&mut chunk, block);
+        }
+        chunk.put(Item::State(&self.machine.save().to_bytes()));
+        chunk.put(Item::DiskDigest(&self.epoch.last_disk));
+        chunk.put_dirty_list(&self.epoch.last_dirty);
+        self.part(chunk);
+        self.collect = CollectState::default();
+        self.feed = self.settings.feed;
+        self.records.clear();
+        (self.report)(Report::FinalDone { slave });
+    }
+
+    /// The guest stands: compares the Slave's digests with the own over the union of both dirty sets.
+    pub(super) fn send_repair(&mut self, slave: Incarnation, digests: &[Vec<u8>]) {
+        assert!(self.standing, "a repair is collected while the guest stands");
+        let mut theirs: BTreeMap<u32, [u8; 32]> = BTreeMap::new();
+        let mut blocks: BTreeSet<u64> = BTreeSet::new();
+        for item in digests.iter().flat_map(|chunk| Items::new(chunk)) {
+            match item {
+                Ok(Item::PageDigest(page, digest)) => {
+                    theirs.insert(page, *digest);
+                }
+                Ok(Item::DiskWrite(sector, _)) => {
+                    blocks.insert(sector / BLOCK_SECTORS);
+                }
+                _ => {}
+            }
+        }
+        let mut pages: BTreeSet<u32> = theirs.keys().copied().collect();
+        for dirtied in &self.epoch.uncommitted {
+            pages.extend(&dirtied.pages);
+            blocks.extend(&dirtied.blocks);
+        }
+        let mut chunk = ChunkWriter::default();
+        for page in pages {
+            let bytes = self.machine.ram().page(page);
+            if theirs.get(&page) != Some(&digest::page(bytes)) {
+                chunk.put_page(page, bytes);
+            }
+        }
+        let diverged_pages = chunk.pages();
+        for block in blocks {
+            self.put_block(&mut chunk, block);
+        }
+        chunk.put(Item::State(&self.machine.save().to_bytes()));
+        chunk.put(Item::DiskDigest(&self.epoch.last_disk));
+        chunk.put_dirty_list(&self.epoch.last_dirty);
+        self.part(chunk);
+        (self.report)(Report::RepairDone { slave, diverged_pages });
+    }
+}

@@ -1,0 +1,153 @@
+//! The end of an epoch on the live side.
+
+use super::collect::BLOCK_SECTORS;
+use super::{Chunk, EpochFigures, Feed, Live, Report};
+use ft_pair_machine::DiskWrites;
+use ft_pair_replay_log::Record;
+use ft_pair_shared::bulk::{ChunkWriter, Item};
+use ft_pair_shared::digest;
+use ft_pair_shared::protocol::RootDigest;
+use ft_pair_shared::{Epoch, Output, Position};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
+
+/// What one epoch dirtied, kept until it is committed.
+#[derive(Debug)]
+pub(super) struct Dirtied {
+    pub epoch: Epoch,
+    pub pages: Vec<u32>,
+    pub blocks: Vec<u64>,
+}
+
+/// The running epoch and what is kept of those before.
+#[derive(Debug)]
+pub(super) struct EpochState {
+    /// The last epoch that ended.
+    pub last: Epoch,
+    /// Where it ended.
+    pub ended_at: Position,
+    pub began: Instant,
+    pub outputs: Vec<Output>,
+    pub inputs_taken: u64,
+    pub uncommitted: VecDeque<Dirtied>,
+    /// Dirty pages and disk digest of the last epoch, for the final part of a synchronisation.
+    pub last_dirty: Vec<u32>,
+    pub last_disk: [u8; 32],
+}
+
+impl EpochState {
+    pub fn new(
+        last: Epoch,
+        at: Position,
+        outputs: Vec<Output>,
+        inputs_taken: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            last,
+            ended_at: at,
+            began: now,
+            outputs,
+            inputs_taken,
+            uncommitted: VecDeque::new(),
+            last_dirty: Vec::new(),
+            last_disk: [0; 32],
+        }
+    }
+
+    pub fn forget_until(&mut self, epoch: Epoch) {
+        while self.uncommitted.front().is_some_and(|dirtied| dirtied.epoch <= epoch) {
+            self.uncommitted.pop_front();
+        }
+    }
+}
+
+/// The 4 KiB blocks that an epoch wrote to, ascending, each once.
+fn blocks_of(disk: &DiskWrites) -> Vec<u64> {
+    let blocks: BTreeSet<u64> = disk
+        .ranges
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .flat_map(|(first, count)| first / BLOCK_SECTORS..=(first + count - 1) / BLOCK_SECTORS)
+        .collect();
+    blocks.into_iter().collect()
+}
+
+impl Live {
+    /// True if anything happened since the last epoch's end.
+    pub(super) fn epoch_open(&self) -> bool {
+        self.machine.position() != self.epoch.ended_at || !self.epoch.outputs.is_empty()
+    }
+
+    pub(super) fn epoch_due(&self, now: Instant) -> bool {
+        now.duration_since(self.epoch.began) >= self.settings.epoch
+            || self.machine.ram().dirty_count() >= self.settings.max_dirty_pages
+    }
+
+    /// Ends the running epoch here and reports it.
+    pub(super) fn end_epoch(&mut self) {
+        let begin = Instant::now();
+        self.tell_horizon();
+        self.epoch.outputs.extend(self.machine.take_outputs());
+        let position = self.machine.position();
+        let dirty = self.machine.take_dirty();
+        let epoch = self.epoch.last.next();
+        let disk = self.machine.take_disk_writes();
+        let digest = if self.digesting { self.root_digest(&dirty, &disk) } else { RootDigest([0; 32]) };
+        if self.settings.record {
+            self.records.push(Record::EpochEnd { epoch, position, digest: digest.0 });
+        }
+        let state = (self.feed == Feed::State).then(|| self.state_chunk(&dirty, &disk));
+        let dirty_pages = dirty.len() as u64;
+        self.keep(epoch, dirty, &disk);
+        self.epoch.last = epoch;
+        self.epoch.ended_at = position;
+        let now = Instant::now();
+        self.epoch.began = now;
+        let pause_us = now.duration_since(begin).as_micros() as u64;
+        (self.report)(Report::Epoch {
+            epoch,
+            position,
+            digest,
+            outputs: std::mem::take(&mut self.epoch.outputs),
+            inputs_taken: self.epoch.inputs_taken,
+            state,
+            figures: EpochFigures { dirty_pages, pause_us },
+        });
+    }
+
+    fn root_digest(&mut self, dirty: &[u32], disk: &DiskWrites) -> RootDigest {
+        let state = digest::bytes(&self.machine.state().to_bytes());
+        let mut root = digest::Root::new(&state, &disk.digest);
+        for page in dirty {
+            root.page(*page, &digest::page(self.machine.ram().page(*page)));
+        }
+        root.finish()
+    }
+
+    /// Everything that the epoch changed, for a Slave that does not execute.
+    fn state_chunk(&mut self, dirty: &[u32], disk: &DiskWrites) -> Chunk {
+        let mut chunk = ChunkWriter::default();
+        chunk.put(Item::State(&self.machine.save().to_bytes()));
+        chunk.put(Item::DiskDigest(&disk.digest));
+        for block in blocks_of(disk) {
+            self.put_block(&mut chunk, block);
+        }
+        chunk.put_dirty_list(dirty);
+        for page in dirty {
+            chunk.put_page(*page, self.machine.ram().page(*page));
+        }
+        let (bytes, counted) = chunk.finish();
+        Chunk { bytes, counted }
+    }
+
+    fn keep(&mut self, epoch: Epoch, dirty: Vec<u32>, disk: &DiskWrites) {
+        let blocks = blocks_of(disk);
+        self.collect.note_blocks(&blocks);
+        self.epoch.last_disk = disk.digest;
+        self.epoch.last_dirty.clone_from(&dirty);
+        if self.feed == Feed::Log && !self.settings.record {
+            self.epoch.uncommitted.push_back(Dirtied { epoch, pages: dirty, blocks });
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The guest executes live, on a thread of its own: paced to the host's clock, taking inputs at positions
+//! that it records, ending epochs. It knows nothing of connections: it is told and it tells.
+
+mod collect;
+mod epoch;
+mod message;
+
+pub use message::{Chunk, Command, EpochFigures, Feed, Report};
+
+use crate::pace::{Anchor, Pacer};
+use ft_pair_machine::disk::DiskControl;
+use ft_pair_machine::{Machine, Stop};
+use ft_pair_replay_log::Record;
+use ft_pair_shared::{Epoch, Input, Output, Position, PowerEvent};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+/// How long a slice of execution takes, roughly: the longest that an input waits.
+const SLICE: Duration = Duration::from_micros(500);
+/// How often the horizon is told while the guest runs.
+const HORIZON: Duration = Duration::from_millis(2);
+
+/// Settings of the live execution.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// An epoch ends after this time.
+    pub epoch: Duration,
+    /// Or when so many pages are dirty.
+    pub max_dirty_pages: usize,
+    /// What is fed once a Slave has the final part of its synchronisation.
+    pub feed: Feed,
+    /// Feed the log from the beginning, for a recording.
+    pub record: bool,
+}
+
+/// Why the live execution ended.
+#[derive(Debug)]
+pub enum End {
+    /// It was told to.
+    Quit,
+    /// The guest is off.
+    Power(PowerEvent),
+    /// The host failed it.
+    HostError(String),
+}
+
+/// The live execution.
+pub struct Live {
+    machine: Machine,
+    disk: Option<DiskControl>,
+    settings: Settings,
+    commands: Receiver<Command>,
+    report: Box<dyn FnMut(Report) + Send>,
+    pacer: Pacer,
+    feed: Feed,
+    /// Root digests are wanted.
+    digesting: bool,
+    records: Vec<Record>,
+    told: Instant,
+    epoch: epoch::EpochState,
+    collect: collect::CollectState,
+    standing: bool,
+}
+
+/// What to do after commands were taken.
+enum Next {
+    Run,
+    Quit,
+}
+
+impl Live {
+    /// Takes a machine that is ready to run. `last_epoch` is the last epoch that ended in its life;
+    /// `outputs` what it put out since.
+    pub fn new(
+        mut machine: Machine,
+        disk: Option<DiskControl>,
+        settings: Settings,
+        last_epoch: Epoch,
+        outputs: Vec<Output>,
+        commands: Receiver<Command>,
+        report: Box<dyn FnMut(Report) + Send>,
+    ) -> Self {
+        let now = Instant::now();
+        let position = machine.position();
+        let pacer = Pacer::new(now, machine.time_ns(), position.retired, machine.rate());
+        let feed = if settings.record { Feed::Log } else { Feed::None };
+        machine.take_dirty();
+        let inputs_taken = machine.console_input_next();
+        if let Some(disk) = &disk {
+            disk.set_unprotected(true);
+        }
+        Self {
+            machine,
+            disk,
+            settings,
+            commands,
+            report,
+            pacer,
+            feed,
+            digesting: settings.record,
+            records: Vec::new(),
+            told: now,
+            epoch: epoch::EpochState::new(last_epoch, position, outputs, inputs_taken, now),
+            collect: collect::CollectState::default(),
+            standing: false,
+        }
+    }
+
+    /// Runs the guest until its end or a command's. Gives the machine back.
+    pub fn run(mut self) -> (Machine, End) {
+        let end = self.run_inner();
+        (self.machine, end)
+    }
+
+    fn run_inner(&mut self) -> End {
+        loop {
+            if let Next::Quit = self.take_commands() {
+                return End::Quit;
+            }
+            self.collect_some();
+            match self.slice() {
+                Stop::Limit => self.after_slice(),
+                Stop::Idle { deadline } => {
+                    if let Next::Quit = self.idle(deadline) {
+                        return End::Quit;
+                    }
+                }
+                Stop::Power(event) => {
+                    self.end_epoch();
+                    (self.report)(Report::Power(event));
+                    return End::Power(event);
+                }
+                Stop::HostError(error) => {
+                    let text = error.to_string();
+                    (self.report)(Report::HostError(text.clone()));
+                    return End::HostError(text);
+                }
+            }
+        }
+    }
+
+    fn slice(&mut self) -> Stop {
+        let per_slice = SLICE.as_nanos() as f64 / self.pacer.cost().max(0.1);
+        let retired = self.machine.position().retired + (per_slice as u64).clamp(1000, 2_000_000);
+        self.machine.run(Position::at(retired))
+    }
+
+    fn after_slice(&mut self) {
+        let now = Instant::now();
+        let (guest_ns, retired) = (self.machine.time_ns(), self.machine.position().retired);
+        let rate = self.machine.rate();
+        if let Some(anchor) = self.pacer.running(now, guest_ns, retired, rate) {
+            self.set_clock(anchor);
+        }
+        if now.duration_since(self.told) >= HORIZON {
+            self.tell_horizon();
+        }
+        if self.epoch_due(now) {
+            self.end_epoch();
+        }
+    }
+
+    /// The guest has halted: waits for a timer's deadline, a command, or the end of the epoch.
+    fn idle(&mut self, deadline: Option<u64>) -> Next {
+        self.epoch.outputs.extend(self.machine.take_outputs());
+        if !self.epoch.outputs.is_empty() {
+            self.end_epoch();
+        }
+        self.tell_horizon();
+        if self.collect.busy() {
+            // The time is better spent on the synchronisation than on waiting.
+            return self.wake_if_due(deadline, Instant::now());
+        }
+        let wake = deadline.map(|ns| self.pacer.instant_of(ns));
+        let epoch_end = self.epoch_open().then(|| self.epoch.began + self.settings.epoch);
+        let until = [wake, epoch_end].into_iter().flatten().min();
+        match self.wait(until) {
+            Some(command) => {
+                if let Next::Quit = self.command(command) {
+                    return Next::Quit;
+                }
+            }
+            None => {
+                if epoch_end.is_some_and(|end| Instant::now() >= end) {
+                    self.end_epoch();
+                }
+            }
+        }
+        self.wake_if_due(deadline, Instant::now())
+    }
+
+    fn wake_if_due(&mut self, deadline: Option<u64>, now: Instant) -> Next {
+        // An input may have woken the guest, or changed the clock.
+        let Some(ns) = deadline else { return Next::Run };
+        if self.standing || !self.machine.is_idle() || self.pacer.target(now) < ns {
+            return Next::Run;
+        }
+        self.machine.idle_to_deadline();
+        let retired = self.machine.position().retired;
+        if let Some(anchor) = self.pacer.woken(now, self.machine.time_ns(), retired) {
+            self.set_clock(anchor);
+        }
+        Next::Run
+    }
+
+    /// Waits for a command; `None` when the time is over.
+    fn wait(&self, until: Option<Instant>) -> Option<Command> {
+        let timeout = until.map_or(Duration::from_secs(3600), |t| {
+            t.saturating_duration_since(Instant::now())
+        });
+        match self.commands.recv_timeout(timeout) {
+            Ok(command) => Some(command),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Command::Quit),
+        }
+    }
+
+    fn take_commands(&mut self) -> Next {
+        loop {
+            let command = if self.standing && !self.collect.busy() {
+                self.commands.recv().unwrap_or(Command::Quit)
+            } else {
+                match self.commands.try_recv() {
+                    Ok(command) => command,
+                    Err(TryRecvError::Empty) if self.standing => {
+                        self.collect_some();
+                        continue;
+                    }
+                    Err(TryRecvError::Empty) => return Next::Run,
+                    Err(TryRecvError::Disconnected) => Command::Quit,
+                }
+            };
+            if let Next::Quit = self.command(command) {
+                return Next::Quit;
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Next {
+        match command {
+            Command::Input { first, bytes } => self.console(first, bytes),
+            Command::PowerButton => self.input(Input::PowerButton),
+            Command::Pause { ticket } => self.pause(ticket),
+            Command::Resume => {
+                self.standing = false;
+                self.pacer.stood(Instant::now(), self.machine.position().retired);
+            }
+            Command::StopFeeding => self.stop_feeding(),
+            Command::SyncRound { slave } => self.begin_round(slave),
+            Command::SyncFinal { slave, at } => self.send_final(slave, &at),
+            Command::Repair { slave, digests } => self.send_repair(slave, &digests),
+            Command::Committed(epoch) => self.epoch.forget_until(epoch),
+            Command::Quit => return Next::Quit,
+        }
+        Next::Run
+    }
+
+    fn console(&mut self, first: u64, bytes: Vec<u8>) {
+        if self.machine.is_idle() {
+            let (now, retired) = (Instant::now(), self.machine.position().retired);
+            if let Some(anchor) = self.pacer.woken(now, self.machine.time_ns(), retired) {
+                self.set_clock(anchor);
+            }
+        }
+        self.epoch.inputs_taken = self.epoch.inputs_taken.max(first + bytes.len() as u64);
+        self.input(Input::Console { first, bytes });
+    }
+
+    fn set_clock(&mut self, anchor: Anchor) {
+        let time_ns = anchor.time_ns.max(self.machine.time_ns());
+        self.input(Input::Clock { time_ns, rate: anchor.rate });
+    }
+
+    /// Applies an input here and records it.
+    fn input(&mut self, input: Input) {
+        let position = self.machine.position();
+        self.machine.apply(&input);
+        if self.feed == Feed::Log {
+            self.records.push(Record::Input { position, input });
+        }
+    }
+
+    /// Hands over the records so far, and with them the promise that nothing else happens before here.
+    fn tell_horizon(&mut self) {
+        self.told = Instant::now();
+        if self.feed != Feed::Log {
+            return;
+        }
+        (self.report)(Report::Log {
+            end: self.machine.position(),
+            inputs_taken: self.epoch.inputs_taken,
+            records: std::mem::take(&mut self.records),
+        });
+    }
+
+    fn pause(&mut self, ticket: u64) {
+        self.digesting = true;
+        self.end_epoch();
+        self.standing = true;
+        (self.report)(Report::Paused { ticket });
+    }
+
+    fn stop_feeding(&mut self) {
+        self.feed = if self.settings.record { Feed::Log } else { Feed::None };
+        self.digesting = self.settings.record;
+        self.collect = collect::CollectState::default();
+        self.epoch.forget_until(Epoch(u64::MAX));
+    }
+}

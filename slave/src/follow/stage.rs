@@ -1,0 +1,169 @@
+//! Taking over what the Master sends: synchronisation, and epochs of a Slave that does not execute.
+
+use super::{Follow, Report};
+use ft_pair_machine::MachineState;
+use ft_pair_shared::bulk::{Item, Items, PAGE, dirty_list};
+use ft_pair_shared::digest;
+use ft_pair_shared::protocol::{EpochMark, RootDigest};
+use ft_pair_shared::{Epoch, Position};
+use std::collections::HashMap;
+
+/// A transfer that is here but not applied.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub epoch: Epoch,
+    pub chunks: Vec<Vec<u8>>,
+}
+
+/// What a payload says beside pages and sectors.
+#[derive(Debug, Default)]
+struct Summary {
+    state: [u8; 32],
+    disk: [u8; 32],
+    dirty: Vec<u32>,
+    /// Digests of the pages in the payload.
+    pages: HashMap<u32, [u8; 32]>,
+}
+
+fn summary(chunks: &[Vec<u8>]) -> Result<Summary, String> {
+    let mut sum = Summary::default();
+    for item in chunks.iter().flat_map(|chunk| Items::new(chunk)) {
+        match item.map_err(|e| e.to_string())? {
+            Item::State(bytes) => sum.state = digest::bytes(bytes),
+            Item::DiskDigest(digest) => sum.disk = *digest,
+            Item::DirtyList(bytes) => sum.dirty = dirty_list(bytes),
+            Item::ZeroPage(page) => {
+                sum.pages.insert(page, digest::page(&[0; PAGE]));
+            }
+            Item::Page(page, bytes) => {
+                sum.pages.insert(page, digest::page(bytes));
+            }
+            _ => {}
+        }
+    }
+    Ok(sum)
+}
+
+impl Follow {
+    /// Writes pages and sectors of a payload into the machine, and restores its state if one is there.
+    pub(super) fn fill(&mut self, chunks: &[Vec<u8>]) -> Result<(), String> {
+        for item in chunks.iter().flat_map(|chunk| Items::new(chunk)) {
+            match item.map_err(|e| e.to_string())? {
+                Item::ZeroPage(page) => self.put_page(page, &[0; PAGE])?,
+                Item::Page(page, bytes) => self.put_page(page, bytes)?,
+                Item::DiskWrite(sector, bytes) => self.put_sectors(sector, bytes)?,
+                Item::State(bytes) => {
+                    let state = MachineState::from_bytes(bytes).map_err(|e| e.to_string())?;
+                    self.machine.restore(&state).map_err(|e| e.to_string())?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn put_sectors(&self, sector: u64, bytes: &[u8]) -> Result<(), String> {
+        let Some(disk) = &self.disk else { return Err("sectors were sent, but no disk is here".into()) };
+        let end = sector.checked_add(bytes.len() as u64 / 512);
+        if !bytes.len().is_multiple_of(512) || end.is_none_or(|end| end > disk.sectors()) {
+            return Err(format!("sector {sector} was sent, but the disk has {}", disk.sectors()));
+        }
+        disk.repair(sector, bytes);
+        Ok(())
+    }
+
+    fn put_page(&mut self, page: u32, bytes: &[u8; PAGE]) -> Result<(), String> {
+        let ram = self.machine.ram();
+        if page >= ram.pages() {
+            return Err(format!("page {page} was sent, but memory has {} pages", ram.pages()));
+        }
+        // A page of zeros over a page of zeros would only cost the host memory.
+        if ram.page(page) != bytes {
+            ram.write(ram.page_gpa(page), bytes);
+        }
+        Ok(())
+    }
+
+    /// The digest that the machine has once `sum`'s payload is applied.
+    fn digest_with(&self, sum: &Summary) -> RootDigest {
+        let mut root = digest::Root::new(&sum.state, &sum.disk);
+        for page in &sum.dirty {
+            let known = sum.pages.get(page).copied();
+            root.page(*page, &known.unwrap_or_else(|| digest::page(self.machine.ram().page(*page))));
+        }
+        root.finish()
+    }
+
+    pub(super) fn stage_final(&mut self, mark: &EpochMark, chunks: &[Vec<u8>]) -> Result<(), String> {
+        let sum = summary(chunks)?;
+        let digest = self.digest_with(&sum);
+        self.fill(chunks)?;
+        self.mark_disk(mark.epoch);
+        self.commit_disk(mark.epoch)?;
+        self.begin_at(mark.position)?;
+        (self.report)(Report::Staged { epoch: mark.epoch, digest });
+        Ok(())
+    }
+
+    /// The machine stands at `position` and follows from there.
+    fn begin_at(&mut self, position: Position) -> Result<(), String> {
+        let here = self.machine.position();
+        if here != position {
+            return Err(format!("the state sent stands at {here}, its epoch ended at {position}"));
+        }
+        self.machine.take_dirty();
+        self.machine.take_dirty_long();
+        self.machine.take_disk_writes();
+        self.machine.take_outputs();
+        self.outputs.clear();
+        self.replaying = true;
+        self.horizon = self.horizon.max(position);
+        self.lost = None;
+        Ok(())
+    }
+
+    pub(super) fn stage_epoch(&mut self, mark: &EpochMark, chunks: Vec<Vec<u8>>) -> Result<(), String> {
+        let digest = self.digest_with(&summary(&chunks)?);
+        self.staged = Some(Staged { epoch: mark.epoch, chunks });
+        (self.report)(Report::Staged { epoch: mark.epoch, digest });
+        Ok(())
+    }
+
+    pub(super) fn apply_epoch(&mut self, epoch: Epoch) -> Result<(), String> {
+        let staged = self.staged.take().filter(|staged| staged.epoch == epoch);
+        let staged = staged.ok_or_else(|| format!("{epoch:?} is to be applied but not staged"))?;
+        self.fill(&staged.chunks)?;
+        self.machine.take_outputs();
+        self.machine.take_dirty();
+        self.machine.take_dirty_long();
+        self.machine.take_disk_writes();
+        self.mark_disk(epoch);
+        self.commit_disk(epoch)?;
+        Ok(())
+    }
+
+    pub(super) fn stage_repair(&mut self, mark: &EpochMark, chunks: Vec<Vec<u8>>) -> Result<(), String> {
+        let digest = self.digest_with(&summary(&chunks)?);
+        self.staged = Some(Staged { epoch: mark.epoch, chunks });
+        (self.report)(Report::Staged { epoch: mark.epoch, digest });
+        Ok(())
+    }
+
+    pub(super) fn apply_repair(&mut self, epoch: Epoch) -> Result<(), String> {
+        let staged = self.staged.take().filter(|staged| staged.epoch == epoch);
+        let staged = staged.ok_or_else(|| format!("{epoch:?} is to be repaired but not staged"))?;
+        self.fill(&staged.chunks)?;
+        let here = self.machine.position();
+        self.begin_at(here)?;
+        self.restart_after_repair(here);
+        self.mark_disk(epoch);
+        self.commit_disk(epoch)?;
+        self.dirtied.forget_until(epoch);
+        Ok(())
+    }
+
+    /// Records up to the repaired position are in the repaired state already.
+    fn restart_after_repair(&mut self, here: Position) {
+        self.log.retain(|record| record.position() >= here);
+    }
+}
