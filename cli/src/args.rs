@@ -228,7 +228,9 @@ pub struct Target {
 
 /// `ft-pair console`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Ctrl-A d detaches, Ctrl-A x powers the guest off, Ctrl-A Ctrl-A sends Ctrl-A.")]
+#[command(
+    after_help = "Ctrl-A d detaches, Ctrl-A x powers the guest off, Ctrl-A Ctrl-A sends Ctrl-A."
+)]
 pub struct ConsoleArgs {
     /// Name of the pair; may be left out if only one runs
     pub name: Option<String>,

@@ -49,8 +49,9 @@ impl Choice {
         let source = self.open().or_wrong_use()?;
         let initrd = source.initrd.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let needed = boot::memory_needed(&source.kernel, initrd);
-        let needed =
-            needed.with_context(|| format!("cannot boot {}", self.image.display())).or_wrong_use()?;
+        let needed = needed
+            .with_context(|| format!("cannot boot {}", self.image.display()))
+            .or_wrong_use()?;
         if needed > memory {
             return Err(wrong_use(format!(
                 "--mem {} is too little: kernel and initrd alone need {}; use at least --mem {}M",

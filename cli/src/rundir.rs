@@ -54,7 +54,9 @@ impl RunDir {
         builder.mode(0o700);
         builder.recursive(true).create(&base).with_context(|| base.display().to_string())?;
         let meta = std::fs::symlink_metadata(&base)?;
-        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o77 != 0
+        if !meta.is_dir()
+            || meta.uid() != rustix::process::geteuid().as_raw()
+            || meta.mode() & 0o77 != 0
         {
             let shown = base.display();
             return Err(wrong_use(format!(

@@ -46,7 +46,7 @@ fn lock() -> std::sync::MutexGuard<'static, Option<Termios>> {
 pub fn restore() {
     if let Some(old) = lock().take() {
         // A terminal that is gone needs no restoring.
-        drop(tcsetattr(std::io::stdin(), OptionalActions::Drain, &old));
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Drain, &old);
     }
 }
 

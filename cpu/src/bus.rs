@@ -19,6 +19,12 @@ pub trait Bus {
     fn interrupt_pending(&self) -> bool;
     /// Takes the highest-priority deliverable interrupt into service and names its vector.
     fn acknowledge_interrupt(&mut self) -> Option<u8>;
+    /// Asked behind every access: true if the machine has to act before the place that the CPU was let
+    /// run to (a timer was set to an earlier time, say). [`crate::Cpu::run`] then comes back behind the
+    /// current instruction.
+    fn take_exit_request(&mut self) -> bool {
+        false
+    }
     /// RDMSR of a register that lives in the machine (APIC base, x2APIC, TSC deadline); `None`: unknown.
     fn msr_read(&mut self, now: u64, msr: u32) -> Option<u64>;
     /// WRMSR likewise; false: unknown register or illegal value, the guest gets #GP.

@@ -14,7 +14,8 @@ const MAX_BASIC: u32 = 0x16;
 const MAX_EXTENDED: u32 = 0x8000_0008;
 /// Family 6, model 0x2c, stepping 2.
 const SIGNATURE: u32 = 0x0002_06c2;
-const BRAND: &[u8; 48] = b"ft-pair software CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+const BRAND: &[u8; 48] =
+    b"ft-pair software CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 /// Ticks of the TSC in a second.
 pub const TSC_HZ: u32 = 1_000_000_000;
 const CRYSTAL_HZ: u32 = 25_000_000;

@@ -97,12 +97,7 @@ impl Cpu {
 
     /// Enters the handler of a vector; on a fault nothing but memory below the new stack pointer has
     /// changed.
-    fn enter_handler(
-        &mut self,
-        vector: u8,
-        code: Option<u32>,
-        source: Source,
-    ) -> Result<(), Trap> {
+    fn enter_handler(&mut self, vector: u8, code: Option<u32>, source: Source) -> Result<(), Trap> {
         let ext = if source == Source::Software { 0 } else { EXT };
         let (gate, target) = self.read_gate(vector, source, ext)?;
         let selector = (gate >> 16) as u16;

@@ -123,11 +123,6 @@ impl Cpu {
         self.tlb.clear_quiet();
     }
 
-    /// Makes [`Cpu::run`] come back behind the current instruction.
-    pub const fn request_exit(&mut self) {
-        self.exit_requested = true;
-    }
-
     /// Recomputes what follows from CPL, CR4 and EFLAGS.AC. Handlers that change one of them call this.
     pub(crate) fn update_mode(&mut self) {
         let smap = self.state.cr4 & CR4_SMAP != 0 && !self.state.flags.has(flags::AC);

@@ -3,9 +3,7 @@
 
 use crate::ram::PAGE;
 use crate::state::{CR0_PG, CR0_WP, CR4_PGE, EFER_NXE};
-use crate::tlb::{
-    Access, R_S, R_SMAP, R_U, Tlb, TlbEntry, W_S, W_SMAP, W_U, X_S, X_U,
-};
+use crate::tlb::{Access, R_S, R_SMAP, R_U, Tlb, TlbEntry, W_S, W_SMAP, W_U, X_S, X_U};
 use crate::{Cpu, Trap};
 
 /// Bits of a guest physical address, as CPUID leaf 0x8000_0008 says.

@@ -201,8 +201,7 @@ impl Cpu {
             TSC_AUX => m.tsc_aux = value,
             TSC_DEADLINE => {
                 // The machine counts without the guest's adjustment; 0 disarms.
-                let deadline =
-                    if value == 0 { 0 } else { value.wrapping_sub(m.tsc_adjust).max(1) };
+                let deadline = if value == 0 { 0 } else { value.wrapping_sub(m.tsc_adjust).max(1) };
                 if !self.bus_msr_write(msr, deadline) {
                     return Err(self.unknown_msr("wrmsr", msr));
                 }

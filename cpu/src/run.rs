@@ -21,7 +21,7 @@ pub enum Exit {
     LongRep,
     /// A triple fault: the CPU has shut down.
     Shutdown,
-    /// The machine asked to come back to it ([`Cpu::request_exit`]) behind the current instruction.
+    /// The machine asked to come back to it ([`Bus::take_exit_request`]) behind the current instruction.
     Requested,
 }
 
@@ -166,6 +166,7 @@ impl Cpu {
     /// Called behind every access to a device: interrupts may have changed, so the block ends.
     fn after_bus(&mut self) {
         self.irq = self.bus_mut().interrupt_pending();
+        self.exit_requested |= self.bus_mut().take_exit_request();
         self.block_stop = true;
     }
 

@@ -143,10 +143,15 @@ fn machine(bytes: &[u8]) -> (Arc<GuestRam>, Cpu) {
         put(IDT + 16 * vector + 8, 0);
     }
     // Kernel code, kernel data, 32-bit user code, user data.
-    for (n, descriptor) in
-        [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00cf_fb00_0000_ffff, 0x00cf_f300_0000_ffff]
-            .into_iter()
-            .enumerate()
+    for (n, descriptor) in [
+        0,
+        0x00af_9b00_0000_ffff,
+        0x00cf_9300_0000_ffff,
+        0x00cf_fb00_0000_ffff,
+        0x00cf_f300_0000_ffff,
+    ]
+    .into_iter()
+    .enumerate()
     {
         put(GDT + 8 * n as u64, descriptor);
     }

@@ -199,7 +199,10 @@ mod tests {
         let ram = GuestRam::new(2 << 20).unwrap();
         let mut rsdp = [0; 36];
         assert!(ram.read(install(&ram), &mut rsdp));
-        assert_eq!((&rsdp[..8], rsdp[15], sum(&rsdp[..20]), sum(&rsdp)), (&b"RSD PTR "[..], 2, 0, 0));
+        assert_eq!(
+            (&rsdp[..8], rsdp[15], sum(&rsdp[..20]), sum(&rsdp)),
+            (&b"RSD PTR "[..], 2, 0, 0)
+        );
         let xsdt = table(&ram, u64::from(dword(&rsdp, 24)));
         assert_eq!((&xsdt[..4], sum(&xsdt), xsdt.len()), (&b"XSDT"[..], 0, 36 + 16));
         let fadt = table(&ram, u64::from(dword(&xsdt, 36)));

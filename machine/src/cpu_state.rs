@@ -23,18 +23,7 @@ impl Saved for Flags {
 
 saved_fields!(Segment { base, limit, selector, attr });
 saved_fields!(Table { base, limit });
-saved_fields!(X87 {
-    mantissa,
-    sign_exponent,
-    control,
-    status,
-    tags,
-    opcode,
-    ip,
-    dp,
-    cs,
-    ds,
-});
+saved_fields!(X87 { mantissa, sign_exponent, control, status, tags, opcode, ip, dp, cs, ds });
 saved_fields!(Msrs {
     star,
     lstar,

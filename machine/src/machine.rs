@@ -147,7 +147,11 @@ impl Machine {
     /// If the limit lies behind the machine.
     pub fn run(&mut self, limit: Position) -> Stop {
         let end = (limit.retired, limit.rep);
-        assert!(self.place() <= end, "positions only grow: at {}, asked for {limit}", self.position());
+        assert!(
+            self.place() <= end,
+            "positions only grow: at {}, asked for {limit}",
+            self.position()
+        );
         loop {
             self.devices.advance(self.cpu.state.retired);
             if let Some(error) = self.devices.take_host_error() {
@@ -197,7 +201,8 @@ impl Machine {
         self.cpu.state.halted && !self.can_wake()
     }
 
-    fn idle_deadline(&self) -> Option<u64> {
+    /// Guest time at which an idle guest wakes up by itself, if ever.
+    pub fn idle_deadline(&self) -> Option<u64> {
         if self.cpu.state.flags.has(IF) { self.devices.deadline() } else { None }
     }
 

@@ -32,7 +32,9 @@ pub enum StateError {
         found: String,
     },
     /// Written by another version of a device.
-    #[error("section {id:?} has version {found}, this build reads {expected}; use the build that saved it")]
+    #[error(
+        "section {id:?} has version {found}, this build reads {expected}; use the build that saved it"
+    )]
     Version {
         /// The section.
         id: String,

@@ -122,9 +122,13 @@ pub async fn run(
     let (durable, mut durable_input) = unbounded_channel();
     let origin = Instant::now();
     let (protocol, machine, disk, last_epoch, outputs) = match start {
-        Start::First { machine, disk } => {
-            (MasterProtocol::first(config.protocol, config.process, 0), machine, disk, Epoch(0), vec![])
-        }
+        Start::First { machine, disk } => (
+            MasterProtocol::first(config.protocol, config.process, 0),
+            machine,
+            disk,
+            Epoch(0),
+            vec![],
+        ),
         Start::Promoted { machine, disk, outputs, handover, lost, heard } => {
             announce(&to, &handover, lost, heard);
             let epoch = handover.epoch;
@@ -162,7 +166,8 @@ pub async fn run(
     driver.event(MasterEvent::Tick);
     while driver.stop.is_none() {
         let tick = driver.protocol.deadline().map(|us| origin + Duration::from_micros(us));
-        let tick = tokio::time::sleep_until(tick.unwrap_or(origin + Duration::from_secs(1 << 30)).into());
+        let tick =
+            tokio::time::sleep_until(tick.unwrap_or(origin + Duration::from_secs(1 << 30)).into());
         tokio::select! {
             biased;
             Some(event) = link_input.recv() => driver.link_event(event),
@@ -392,7 +397,9 @@ impl Driver {
                 self.collecting = None;
                 self.sync = None;
             }
-            MasterAction::PauseGuest { ticket } => drop(self.commands.send(Command::Pause { ticket })),
+            MasterAction::PauseGuest { ticket } => {
+                drop(self.commands.send(Command::Pause { ticket }))
+            }
             MasterAction::ResumeGuest => {
                 if let Some(sync) = &mut self.sync
                     && let Some(paused) = sync.paused.take()

@@ -209,11 +209,7 @@ async fn pump_control(
     let _ = events.send(LinkEvent::Closed(slave));
 }
 
-async fn pump_bulk(
-    slave: Incarnation,
-    mut reader: BulkReader,
-    events: UnboundedSender<LinkEvent>,
-) {
+async fn pump_bulk(slave: Incarnation, mut reader: BulkReader, events: UnboundedSender<LinkEvent>) {
     let mut chunks: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
     loop {
         match reader.receive().await {

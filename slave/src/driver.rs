@@ -126,7 +126,8 @@ pub async fn run(
     driver.event(SlaveEvent::Tick);
     while driver.end.is_none() {
         let tick = driver.protocol.deadline().map(|us| origin + Duration::from_micros(us));
-        let tick = tokio::time::sleep_until(tick.unwrap_or(origin + Duration::from_secs(1 << 30)).into());
+        let tick =
+            tokio::time::sleep_until(tick.unwrap_or(origin + Duration::from_secs(1 << 30)).into());
         tokio::select! {
             biased;
             Some(event) = link_input.recv() => driver.link_event(event),

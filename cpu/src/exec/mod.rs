@@ -28,9 +28,7 @@ use iced_x86::Instruction;
 type Select = fn(&Instruction) -> Option<Op>;
 
 /// Asked in this order.
-const CLASSES: &[Select] = &[
-    integer,
-    sse::select, system::select, x87::select];
+const CLASSES: &[Select] = &[integer, sse::select, system::select, x87::select];
 
 /// The integer classes, by how often they are met.
 fn integer(ins: &Instruction) -> Option<Op> {

@@ -198,7 +198,9 @@ fn select_lea(ins: &Instruction) -> Op {
 
 fn select_xlat(ins: &Instruction) -> Op {
     let mut op = int_op(ins, xlat);
-    if op.flags & EA_LEGACY == 0 && op.seg != crate::state::FS as u8 && op.seg != crate::state::GS as u8
+    if op.flags & EA_LEGACY == 0
+        && op.seg != crate::state::FS as u8
+        && op.seg != crate::state::GS as u8
     {
         op.seg = FLAT as u8;
     }
@@ -225,17 +227,44 @@ pub fn select(ins: &Instruction) -> Option<Op> {
         M::Cwd => sign_into_rdx::<u16>,
         M::Cdq => sign_into_rdx::<u32>,
         M::Cqo => sign_into_rdx::<u64>,
-        M::Seto | M::Setno | M::Setb | M::Setae | M::Sete | M::Setne | M::Setbe | M::Seta
-        | M::Sets | M::Setns | M::Setp | M::Setnp | M::Setl | M::Setge | M::Setle | M::Setg => {
+        M::Seto
+        | M::Setno
+        | M::Setb
+        | M::Setae
+        | M::Sete
+        | M::Setne
+        | M::Setbe
+        | M::Seta
+        | M::Sets
+        | M::Setns
+        | M::Setp
+        | M::Setnp
+        | M::Setl
+        | M::Setge
+        | M::Setle
+        | M::Setg => {
             let cc = ins.condition_code() as u8 - 1;
             match arg(ins, 0)? {
                 Arg::Reg => conditions!(cc, set_r),
                 _ => conditions!(cc, set_m),
             }
         }
-        M::Cmovo | M::Cmovno | M::Cmovb | M::Cmovae | M::Cmove | M::Cmovne | M::Cmovbe
-        | M::Cmova | M::Cmovs | M::Cmovns | M::Cmovp | M::Cmovnp | M::Cmovl | M::Cmovge
-        | M::Cmovle | M::Cmovg => cmov(ins, ins.condition_code() as u8 - 1)?,
+        M::Cmovo
+        | M::Cmovno
+        | M::Cmovb
+        | M::Cmovae
+        | M::Cmove
+        | M::Cmovne
+        | M::Cmovbe
+        | M::Cmova
+        | M::Cmovs
+        | M::Cmovns
+        | M::Cmovp
+        | M::Cmovnp
+        | M::Cmovl
+        | M::Cmovge
+        | M::Cmovle
+        | M::Cmovg => cmov(ins, ins.condition_code() as u8 - 1)?,
         _ => return None,
     };
     Some(int_op(ins, exec))

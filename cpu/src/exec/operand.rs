@@ -92,7 +92,13 @@ fn fill_memory(ins: &Instruction, op: &mut Op, legacy: bool) {
         op.flags |= EA_ADDR16;
     }
     let seg = segment_number(ins.memory_segment());
-    op.stack = seg == SS;
+    // In 64-bit mode an override by CS, DS, ES or SS is ignored: the base alone decides.
+    op.stack = if legacy {
+        seg == SS
+    } else {
+        !matches!(seg, FS | GS)
+            && matches!(base, Register::RSP | Register::RBP | Register::ESP | Register::EBP)
+    };
     if legacy {
         op.flags |= EA_LEGACY;
         op.seg = seg as u8;

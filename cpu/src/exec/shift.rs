@@ -193,11 +193,7 @@ fn double<const LEFT: bool, T: Int>(f: &mut Flags, a: u64, b: u64, count: u32) -
 fn double_r<const LEFT: bool, C: Count, T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
     let count = masked::<T>(C::get(cpu, op));
     let (a, b) = (T::get(&cpu.state, op.dst).u(), T::get(&cpu.state, op.src).u());
-    let r = if count == 0 {
-        a
-    } else {
-        double::<LEFT, T>(&mut cpu.state.flags, a, b, count)
-    };
+    let r = if count == 0 { a } else { double::<LEFT, T>(&mut cpu.state.flags, a, b, count) };
     T::set(&mut cpu.state, op.dst, T::cut(r));
     Ok(())
 }

@@ -245,7 +245,9 @@ fn select_frame(ins: &Instruction) -> Option<Op> {
 pub fn select(ins: &Instruction) -> Option<Op> {
     use Mnemonic as M;
     let exec = match ins.mnemonic() {
-        M::Push if ins.op_kind(0) == OpKind::Register && ins.op_register(0).is_segment_register() => {
+        M::Push
+            if ins.op_kind(0) == OpKind::Register && ins.op_register(0).is_segment_register() =>
+        {
             let mut op = int_op(ins, by_mode!(ins, push_segment));
             op.aux = segment_number(ins.op_register(0)) as u16;
             return Some(op);

@@ -125,8 +125,7 @@ impl Guest {
     /// At `CODE` with the given supervisor code.
     pub fn new(code: &[u8]) -> Self {
         let ram = Arc::new(GuestRam::new(8 << 20).unwrap());
-        let mut guest =
-            Self { cpu: Cpu::new(ram.clone()), ram, machine: Machine::default() };
+        let mut guest = Self { cpu: Cpu::new(ram.clone()), ram, machine: Machine::default() };
         guest.write64(PML4, PDPT | P | W | U);
         guest.write64(PDPT, PD | P | W | U);
         guest.write64(PDPT + 8, P | W | PS);
@@ -157,6 +156,8 @@ impl Guest {
         }
         guest.write64(TSS + 4, STACK0);
         guest.write64(TSS + 36, STACK_IST1);
+        // No I/O permission bitmap.
+        guest.bytes(TSS + 0x66, &[0x68, 0]);
         guest.bytes(CODE, code);
         let s = &mut guest.cpu.state;
         s.enter_long_mode(PML4, CODE, KERNEL_CS, KERNEL_DS);
@@ -247,7 +248,12 @@ impl Guest {
         assert_eq!(exit, Exit::Halted, "at {rip:#x}");
         let at = rip - 1;
         assert!((HANDLERS..HANDLERS + 0x1000).contains(&at), "halted at {at:#x}, not in a handler");
-        assert_eq!((at - HANDLERS) / 16, u64::from(vector), "vector, cr2 {:#x}", self.cpu.state.cr2);
+        assert_eq!(
+            (at - HANDLERS) / 16,
+            u64::from(vector),
+            "vector, cr2 {:#x}",
+            self.cpu.state.cr2
+        );
         self.frame(matches!(vector, 8 | 10..=14 | 17))
     }
 

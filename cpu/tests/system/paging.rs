@@ -65,9 +65,10 @@ fn write_protection_follows_wp() {
     page_fault(&mut guest, USER_DATA, 7);
 
     // One level without W is enough.
-    let mut guest = Guest::new(&write(DATA));
-    guest.write64(PD, PT | P | U);
-    page_fault(&mut guest, DATA, 3);
+    let alias = 0x40_0000 + DATA;
+    let mut guest = Guest::new(&write(alias));
+    guest.write64(PD + 16, PT | P | U);
+    page_fault(&mut guest, alias, 3);
 }
 
 #[test]
@@ -146,7 +147,8 @@ fn smap_and_ac() {
 
 #[test]
 fn accessed_and_dirty_bits() {
-    let mut guest = Guest::new(&[read(DATA), write(DATA), read(0x20_0000), write(0x20_0000)].concat());
+    let mut guest =
+        Guest::new(&[read(DATA), write(DATA), read(0x20_0000), write(0x20_0000)].concat());
     guest.step(1);
     for entry in [PML4, PDPT, PD] {
         assert_eq!(guest.read64(entry) & (A | D), A);
@@ -213,17 +215,9 @@ fn global_pages_survive_a_load_of_cr3() {
     // MOV RDX, CR4; XOR DL, 0x80; MOV CR4, RDX
     let toggle = [0x0f, 0x20, 0xe2, 0x80, 0xf2, 0x80, 0x0f, 0x22, 0xe2];
     let other = DATA + 0x1000;
-    let code = [
-        &read(DATA)[..],
-        &reload,
-        &read(DATA),
-        &RBX_RAX,
-        &toggle,
-        &read(DATA),
-        &RCX_RAX,
-        &HLT,
-    ]
-    .concat();
+    let code =
+        [&read(DATA)[..], &reload, &read(DATA), &RBX_RAX, &toggle, &read(DATA), &RCX_RAX, &HLT]
+            .concat();
     for global in [false, true] {
         let mut guest = Guest::new(&code);
         guest.state().cr4 |= CR4_PGE;

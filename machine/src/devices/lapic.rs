@@ -327,7 +327,8 @@ impl Lapic {
             value |= MASKED;
         }
         self.lvt[index] = value;
-        if index == LVT_TIMER && (old_mode == TimerMode::Deadline) != (self.timer_mode() == TimerMode::Deadline)
+        if index == LVT_TIMER
+            && (old_mode == TimerMode::Deadline) != (self.timer_mode() == TimerMode::Deadline)
         {
             self.counting_since = None;
             self.tsc_deadline = 0;
@@ -412,8 +413,7 @@ impl Lapic {
             self.error(ESR_SEND_ILLEGAL);
             return Effect::None;
         }
-        let destination =
-            if self.x2apic() { (icr >> 32) as u32 } else { (icr >> 56) as u32 };
+        let destination = if self.x2apic() { (icr >> 32) as u32 } else { (icr >> 56) as u32 };
         Effect::Ipi {
             message: Message {
                 vector: icr as u8,
@@ -592,7 +592,11 @@ mod tests {
         assert_eq!(apic.deadline(), None);
         apic.acknowledge();
         apic.mmio_write(0x320, 1 << 17 | 0x40, 20_000);
-        assert_eq!((apic.pending(), apic.deadline()), (None, Some(25_600)), "masked beats are lost");
+        assert_eq!(
+            (apic.pending(), apic.deadline()),
+            (None, Some(25_600)),
+            "masked beats are lost"
+        );
     }
 
     #[test]

@@ -150,12 +150,6 @@ impl Devices {
         self.exit_request = false;
     }
 
-    /// True once if the CPU has to come back to the machine behind the current instruction: a device
-    /// wants to act earlier than the CPU was let run, or the power cycle has ended.
-    pub const fn take_exit_request(&mut self) -> bool {
-        std::mem::replace(&mut self.exit_request, false)
-    }
-
     /// Called behind every access that may have changed a device.
     fn settle(&mut self) {
         self.update_lines();
@@ -236,7 +230,13 @@ impl Devices {
             return;
         }
         let bytes = vec![byte];
-        self.outputs.push(Output { stream: Stream::Console, seq: number, position, bytes, after_flush });
+        self.outputs.push(Output {
+            stream: Stream::Console,
+            seq: number,
+            position,
+            bytes,
+            after_flush,
+        });
     }
 
     /// The power cycle ends; only the first end counts.

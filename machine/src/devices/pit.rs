@@ -130,7 +130,7 @@ impl Pit {
             PORT_B => {
                 let output = self.channels[2].output(now);
                 // Bit 4 is the refresh clock, which toggles every 15 us.
-                let refresh = now / 18 & 1 != 0;
+                let refresh = (now / 18) & 1 != 0;
                 self.port_b | u8::from(output) << 5 | u8::from(refresh) << 4
             }
             0x40..0x43 => self.channels[usize::from(port - PIT_BASE)].read(now),

@@ -129,7 +129,9 @@ mod tests {
     #[test]
     fn the_pm_timer_follows_guest_time() {
         let power = Power::default();
-        let read = |ns| (0..4).fold(0, |v, i| v | u32::from(power.read(0x608 + i, ns).unwrap()) << (8 * i));
+        let read = |ns| {
+            (0..4).fold(0, |v, i| v | u32::from(power.read(0x608 + i, ns).unwrap()) << (8 * i))
+        };
         assert_eq!(read(1_000_000_000), 3_579_545);
         assert_eq!(from_bytes(&to_bytes(&power)), Ok(power));
     }

@@ -189,6 +189,10 @@ impl Bus for Devices {
         self.lapics[CPU].acknowledge()
     }
 
+    fn take_exit_request(&mut self) -> bool {
+        std::mem::replace(&mut self.exit_request, false)
+    }
+
     fn msr_read(&mut self, now: u64, msr: u32) -> Option<u64> {
         self.lapics[CPU].msr_read(msr, self.clock.time_at(now))
     }

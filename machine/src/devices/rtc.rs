@@ -91,7 +91,7 @@ impl Rtc {
 
     const fn to_register(&self, value: i64) -> u8 {
         let value = value as u8;
-        if self.b() & B_BINARY != 0 { value } else { value / 10 << 4 | value % 10 }
+        if self.b() & B_BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     const fn value_of(&self, register: u8) -> i64 {
@@ -137,15 +137,18 @@ impl Rtc {
         let [second, minute, hour, _, day, month, year, century] = registers;
         let year = self.value_of(century) * 100 + self.value_of(year);
         let days = days_from_civil(year, self.value_of(month).clamp(1, 12), self.value_of(day));
-        let time =
-            days * DAY + self.hour_of(hour) * 3600 + self.value_of(minute) * 60 + self.value_of(second);
+        let time = days * DAY
+            + self.hour_of(hour) * 3600
+            + self.value_of(minute) * 60
+            + self.value_of(second);
         self.base = time - (now_ns / SECOND) as i64;
     }
 
     /// Seconds from now to the next one that matches the alarm; registers from C0h on match anything.
     fn seconds_to_alarm(&self, now_ns: u64) -> u64 {
         let alarm = |register: u8| self.cmos[usize::from(register)];
-        let (s, m, h) = (alarm(REG_SECONDS_ALARM), alarm(REG_MINUTES_ALARM), alarm(REG_HOURS_ALARM));
+        let (s, m, h) =
+            (alarm(REG_SECONDS_ALARM), alarm(REG_MINUTES_ALARM), alarm(REG_HOURS_ALARM));
         let now = (self.base + (now_ns / SECOND) as i64).rem_euclid(DAY);
         (1..=DAY)
             .find(|delta| {
@@ -278,7 +281,9 @@ mod tests {
     fn the_guest_can_set_it() {
         let mut rtc = Rtc::new(LEAP);
         put(&mut rtc, REG_B, B_SET | B_24H, SECOND);
-        for (r, v) in Rtc::TIME_REGISTERS.into_iter().zip([0x30, 0x15, 0x08, 1, 0x01, 0x12, 0x99, 0x19]) {
+        for (r, v) in
+            Rtc::TIME_REGISTERS.into_iter().zip([0x30, 0x15, 0x08, 1, 0x01, 0x12, 0x99, 0x19])
+        {
             put(&mut rtc, r, v, SECOND);
         }
         assert_eq!(get(&mut rtc, 0, 9 * SECOND), 0x30, "frozen while SET");

@@ -111,7 +111,11 @@ impl Serial {
     /// # Panics
     /// If bytes before `first` are missing: input would be lost.
     pub fn type_bytes(&mut self, first: u64, bytes: &[u8]) {
-        assert!(first <= self.input_next, "console input has no gap: {first} follows {}", self.input_next);
+        assert!(
+            first <= self.input_next,
+            "console input has no gap: {first} follows {}",
+            self.input_next
+        );
         let known = (self.input_next - first).min(bytes.len() as u64) as usize;
         self.queue.extend(&bytes[known..]);
         self.input_next += (bytes.len() - known) as u64;

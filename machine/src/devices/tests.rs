@@ -69,7 +69,13 @@ impl Driver {
     }
 
     /// Makes a chain available and kicks. Each part: address, length, whether the device writes it.
-    fn request(&mut self, ram: &GuestRam, devices: &mut Devices, now: u64, parts: &[(u64, u32, bool)]) {
+    fn request(
+        &mut self,
+        ram: &GuestRam,
+        devices: &mut Devices,
+        now: u64,
+        parts: &[(u64, u32, bool)],
+    ) {
         for (i, (gpa, len, write)) in parts.iter().enumerate() {
             let more = i + 1 < parts.len();
             let flags = u16::from(more) | u16::from(*write) << 1;
@@ -233,7 +239,8 @@ fn a_request_in_flight_completes_once_after_a_restore() {
     driver.request(&ram, &mut old, 0, &parts);
     let saved = old.save();
     let disk = Box::new(MemoryDisk::new(image));
-    let mut new = Devices::new(&MachineConfig { entropy_seed: [9; 32], ..Default::default() }, &ram, disk);
+    let mut new =
+        Devices::new(&MachineConfig { entropy_seed: [9; 32], ..Default::default() }, &ram, disk);
     new.restore(&saved).unwrap();
     assert_eq!(new.save(), saved);
     new.advance(5000);

@@ -185,7 +185,7 @@ fn impossible_configurations_are_refused() {
     let make = |config: MachineConfig| {
         Machine::new(&config, Box::new(MemoryDisk::new(vec![0; 512]))).map(|_| ())
     };
-    assert!(make(MachineConfig { memory: 4095 << 10, ..Default::default() }).is_ok());
+    assert!(make(MachineConfig { memory: 4092 << 10, ..Default::default() }).is_ok());
     assert!(make(MachineConfig { memory: 4096, ..Default::default() }).is_err());
     assert!(make(MachineConfig { memory: (4 << 20) + 1, ..Default::default() }).is_err());
     assert!(make(MachineConfig { rate: 0, ..Default::default() }).is_err());

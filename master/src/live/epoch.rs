@@ -93,7 +93,8 @@ impl Live {
         let dirty = self.machine.take_dirty();
         let epoch = self.epoch.last.next();
         let disk = self.machine.take_disk_writes();
-        let digest = if self.digesting { self.root_digest(&dirty, &disk) } else { RootDigest([0; 32]) };
+        let digest =
+            if self.digesting { self.root_digest(&dirty, &disk) } else { RootDigest([0; 32]) };
         if self.settings.record {
             self.records.push(Record::EpochEnd { epoch, position, digest: digest.0 });
         }

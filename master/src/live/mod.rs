@@ -205,9 +205,8 @@ impl Live {
 
     /// Waits for a command; `None` when the time is over.
     fn wait(&self, until: Option<Instant>) -> Option<Command> {
-        let timeout = until.map_or(Duration::from_secs(3600), |t| {
-            t.saturating_duration_since(Instant::now())
-        });
+        let timeout = until
+            .map_or(Duration::from_secs(3600), |t| t.saturating_duration_since(Instant::now()));
         match self.commands.recv_timeout(timeout) {
             Ok(command) => Some(command),
             Err(RecvTimeoutError::Timeout) => None,

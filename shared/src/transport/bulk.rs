@@ -81,7 +81,8 @@ impl BulkReader {
     pub async fn receive(&mut self) -> Result<BulkFrame, LinkError> {
         let mut head = [0; HEAD];
         self.0.read_exact(&mut head).await?;
-        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let word =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let handle = u64::from(word(1)) | u64::from(word(5)) << 32;
         let len = word(9) as usize;
         if len > MAX_FRAME {

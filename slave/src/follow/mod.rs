@@ -195,7 +195,9 @@ impl Follow {
                 // The horizon lies behind an idle wake-up that the timer's deadline explains, or this
                 // execution is not the Master's.
                 if here < self.limit() {
-                    if deadline.is_some() && here.same_boundary(self.limit()) || self.limit().retired > here.retired {
+                    if deadline.is_some() && here.same_boundary(self.limit())
+                        || self.limit().retired > here.retired
+                    {
                         match deadline {
                             Some(_) => self.machine.idle_to_deadline(),
                             None => self.lose("halts for ever where the Master goes on"),

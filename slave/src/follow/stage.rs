@@ -63,7 +63,9 @@ impl Follow {
     }
 
     fn put_sectors(&self, sector: u64, bytes: &[u8]) -> Result<(), String> {
-        let Some(disk) = &self.disk else { return Err("sectors were sent, but no disk is here".into()) };
+        let Some(disk) = &self.disk else {
+            return Err("sectors were sent, but no disk is here".into());
+        };
         let end = sector.checked_add(bytes.len() as u64 / 512);
         if !bytes.len().is_multiple_of(512) || end.is_none_or(|end| end > disk.sectors()) {
             return Err(format!("sector {sector} was sent, but the disk has {}", disk.sectors()));
@@ -89,12 +91,19 @@ impl Follow {
         let mut root = digest::Root::new(&sum.state, &sum.disk);
         for page in &sum.dirty {
             let known = sum.pages.get(page).copied();
-            root.page(*page, &known.unwrap_or_else(|| digest::page(self.machine.ram().page(*page))));
+            root.page(
+                *page,
+                &known.unwrap_or_else(|| digest::page(self.machine.ram().page(*page))),
+            );
         }
         root.finish()
     }
 
-    pub(super) fn stage_final(&mut self, mark: &EpochMark, chunks: &[Vec<u8>]) -> Result<(), String> {
+    pub(super) fn stage_final(
+        &mut self,
+        mark: &EpochMark,
+        chunks: &[Vec<u8>],
+    ) -> Result<(), String> {
         let sum = summary(chunks)?;
         let digest = self.digest_with(&sum);
         self.fill(chunks)?;
@@ -122,7 +131,11 @@ impl Follow {
         Ok(())
     }
 
-    pub(super) fn stage_epoch(&mut self, mark: &EpochMark, chunks: Vec<Vec<u8>>) -> Result<(), String> {
+    pub(super) fn stage_epoch(
+        &mut self,
+        mark: &EpochMark,
+        chunks: Vec<Vec<u8>>,
+    ) -> Result<(), String> {
         let digest = self.digest_with(&summary(&chunks)?);
         self.staged = Some(Staged { epoch: mark.epoch, chunks });
         (self.report)(Report::Staged { epoch: mark.epoch, digest });
@@ -142,7 +155,11 @@ impl Follow {
         Ok(())
     }
 
-    pub(super) fn stage_repair(&mut self, mark: &EpochMark, chunks: Vec<Vec<u8>>) -> Result<(), String> {
+    pub(super) fn stage_repair(
+        &mut self,
+        mark: &EpochMark,
+        chunks: Vec<Vec<u8>>,
+    ) -> Result<(), String> {
         let digest = self.digest_with(&summary(&chunks)?);
         self.staged = Some(Staged { epoch: mark.epoch, chunks });
         (self.report)(Report::Staged { epoch: mark.epoch, digest });

@@ -20,8 +20,17 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
-const CR0_KNOWN: u64 =
-    CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+const CR0_KNOWN: u64 = CR0_PE
+    | CR0_MP
+    | CR0_EM
+    | CR0_TS
+    | CR0_ET
+    | CR0_NE
+    | CR0_WP
+    | CR0_AM
+    | CR0_NW
+    | CR0_CD
+    | CR0_PG;
 const CR4_PCE: u64 = 1 << 8;
 /// What CPUID offers.
 const CR4_KNOWN: u64 = CR4_TSD

@@ -84,11 +84,8 @@ enum Target {
 }
 
 fn far_target(cpu: &mut Cpu, op: &Op, call: bool) -> Result<Target, Trap> {
-    let (offset, selector) = if op.aux & DIRECT != 0 {
-        (op.disp, op.imm as u16)
-    } else {
-        read_pointer(cpu, op)?
-    };
+    let (offset, selector) =
+        if op.aux & DIRECT != 0 { (op.disp, op.imm as u16) } else { read_pointer(cpu, op)? };
     if selector & !3 == 0 {
         return Err(Trap::GP0);
     }
@@ -172,8 +169,7 @@ fn call_far(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
         Target::Inner(segment, rip) => {
             let cpl = segment.selector & 3;
             let mut sp = cpu.tss_stack(4 + 8 * u32::from(cpl), 0)?;
-            let frame =
-                [cpu.state.seg[SS].selector.into(), cpu.state.regs[RSP], selector, next];
+            let frame = [cpu.state.seg[SS].selector.into(), cpu.state.regs[RSP], selector, next];
             for value in frame {
                 sp = sp.wrapping_sub(8);
                 if !is_canonical(sp) {
@@ -302,9 +298,15 @@ fn pointer(ins: &Instruction, mut op: Op) -> Op {
 /// The class.
 pub(super) fn select(ins: &Instruction) -> Option<Op> {
     let mut op = match ins.code() {
-        Code::Jmp_ptr1616 | Code::Jmp_ptr1632 | Code::Jmp_m1616 | Code::Jmp_m1632
+        Code::Jmp_ptr1616
+        | Code::Jmp_ptr1632
+        | Code::Jmp_m1616
+        | Code::Jmp_m1632
         | Code::Jmp_m1664 => return Some(pointer(ins, ending(ins, jmp_far))),
-        Code::Call_ptr1616 | Code::Call_ptr1632 | Code::Call_m1616 | Code::Call_m1632
+        Code::Call_ptr1616
+        | Code::Call_ptr1632
+        | Code::Call_m1616
+        | Code::Call_m1632
         | Code::Call_m1664 => return Some(pointer(ins, ending(ins, call_far))),
         Code::Int1 => ending(ins, int1),
         Code::Into => ending(ins, into),

@@ -1,8 +1,8 @@
 //! System instructions: privileged state, segments, far control flow, interrupts, I/O.
 
 mod control;
-mod fast;
 mod far;
+mod fast;
 mod io;
 mod selectors;
 mod tables;

@@ -114,10 +114,8 @@ fn str(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
 
 fn table(ins: &Instruction, exec: Exec) -> Op {
     let mut op = ending(ins, exec);
-    let code16 = matches!(
-        ins.code(),
-        iced_x86::Code::Lgdt_m1632_16 | iced_x86::Code::Lidt_m1632_16
-    );
+    let code16 =
+        matches!(ins.code(), iced_x86::Code::Lgdt_m1632_16 | iced_x86::Code::Lidt_m1632_16);
     op.aux = if code16 { 24 } else { 32 };
     op.size = if ins.code_size() == CodeSize::Code64 { 10 } else { 6 };
     op

@@ -224,6 +224,7 @@ fn extract(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
 fn remainder(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
     cpu.x87_wait()?;
     cpu.x87_begin(op);
+    cpu.set_conditions(C2, 0);
     if cpu.st_empty(0) || cpu.st_empty(1) {
         underflow(cpu);
         return Ok(());
@@ -233,9 +234,11 @@ fn remainder(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
     if cpu.finish(0, res) {
         let conditions = match quotient {
             Quotient::Partial => C2,
-            Quotient::Bits(q) => {
-                [(4, C0), (2, C3), (1, C1)].iter().filter(|(bit, _)| q & bit != 0).fold(0, |all, c| all | c.1)
-            }
+            Quotient::None => return Ok(()),
+            Quotient::Bits(q) => [(4, C0), (2, C3), (1, C1)]
+                .iter()
+                .filter(|(bit, _)| q & bit != 0)
+                .fold(0, |all, c| all | c.1),
         };
         cpu.set_conditions(C0 | C1 | C2 | C3, conditions);
     }

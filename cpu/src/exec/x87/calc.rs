@@ -78,8 +78,20 @@ pub fn special(a: Ext, b: Ext) -> Option<Res> {
         (true, true) => match (ca, cb) {
             (Class::Signaling, Class::Quiet) => b,
             (Class::Quiet, Class::Signaling) => a,
-            _ if a.sig != b.sig => if a.sig > b.sig { a } else { b },
-            _ => if a.negative() { b } else { a },
+            _ if a.sig != b.sig => {
+                if a.sig > b.sig {
+                    a
+                } else {
+                    b
+                }
+            }
+            _ => {
+                if a.negative() {
+                    b
+                } else {
+                    a
+                }
+            }
         },
     };
     Some(Res::with(value.quiet(), flags))
@@ -177,11 +189,9 @@ pub fn round_to_integer(a: Ext, control: Control) -> Res {
     }
     let r = to_integer(a, control.round());
     match r.magnitude {
-        Some(m) if r.inexact => Res {
-            value: Ext::pack(a.negative(), BIAS + 63, m),
-            flags: flags | PE,
-            up: r.up,
-        },
+        Some(m) if r.inexact => {
+            Res { value: Ext::pack(a.negative(), BIAS + 63, m), flags: flags | PE, up: r.up }
+        }
         _ => Res::with(a, flags),
     }
 }
@@ -231,15 +241,15 @@ fn at_exponent(negative: bool, e: i32, sig: u64, control: Control) -> Res {
     if control.unmasked(flag) != 0 && (1..=0x7ffe).contains(&(e + by)) {
         return Res::with(Ext { sig, se: sign | (e + by) as u16 }, flag);
     }
-    // Too far for the bias, or masked: a product by a power of two rounds as it should.
+    if control.unmasked(flag) != 0 {
+        let value = if e > 0 { Ext::infinity(negative) } else { Ext::zero(negative) };
+        return Res { value, flags: flag | PE, up: e > 0 };
+    }
+    // A product by a power of two rounds as it should.
     let (factor, rest) = if e > 0 { (0x7ffe, 0x7ffe) } else { (1, (e + BIAS - 1).max(1)) };
     let a = Ext { sig, se: sign | rest as u16 };
     let b = Ext { sig: 1 << 63, se: factor };
-    let mut res = rounded(control.round(), |round| soft::binary(Binary::Mul, a, b, round, 80));
-    if tiny(res.value) && control.unmasked(UE) != 0 {
-        res.flags |= UE;
-    }
-    res
+    rounded(control.round(), |round| soft::binary(Binary::Mul, a, b, round, 80))
 }
 
 /// FXTRACT: exponent and significand.
@@ -280,6 +290,8 @@ pub fn compare(a: Ext, b: Ext, quiet: bool, more: u16) -> (Relation, u16) {
 pub enum Quotient {
     /// Complete.
     Bits(u8),
+    /// Nothing was divided.
+    None,
     /// To be continued (C2).
     Partial,
 }
@@ -288,11 +300,11 @@ pub enum Quotient {
 pub fn remainder(a: Ext, b: Ext, nearest: bool, control: Control) -> (Res, Quotient) {
     let whole = Quotient::Bits(0);
     if let Some(res) = special(a, b) {
-        return (res, whole);
+        return (res, Quotient::None);
     }
     let (ca, cb) = (a.class(), b.class());
     if ca == Class::Infinity || cb == Class::Zero {
-        return (Res::INVALID, whole);
+        return (Res::INVALID, Quotient::None);
     }
     let flags = denormal(a, b);
     if ca == Class::Zero {

@@ -116,13 +116,9 @@ fn turn(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
 /// FFREE, FFREEP. C1 stays.
 fn free(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
     cpu.x87_wait()?;
-    let status = cpu.state.x87.status;
-    cpu.x87_begin(op);
-    cpu.state.x87.status = status;
+    cpu.x87_record(op);
     cpu.free_st(op.dst);
-    if op.src2 != 0 {
-        cpu.turn(1);
-    }
+    cpu.pop(op.src2);
     Ok(())
 }
 

@@ -131,7 +131,11 @@ impl Ext {
         let shift = sig.leading_zeros() as i32;
         let (e, sig) = (exponent - shift, sig << shift);
         let sign = (negative as u16) << 15;
-        if e >= 1 { Self { sig, se: sign | e as u16 } } else { Self { sig: sig >> (1 - e), se: sign } }
+        if e >= 1 {
+            Self { sig, se: sign | e as u16 }
+        } else {
+            Self { sig: sig >> (1 - e), se: sign }
+        }
     }
 
     /// From an integer.

@@ -80,14 +80,14 @@ impl Cpu {
         })
     }
 
-    /// Pushes a value, or does what a full stack asks for.
+    /// Pushes a value, or does what a full stack asks for. A denormal is pushed even if DE is not masked.
     #[inline(always)]
     fn push_checked(&mut self, value: Ext, flags: u16) {
         if !self.st_empty(7) {
             if self.stack_fault(true) {
                 self.push(Ext::INDEFINITE);
             }
-        } else if self.x87_raise(flags) {
+        } else if self.x87_raise(flags) || flags & IE == 0 {
             self.push(value);
         }
     }
@@ -345,10 +345,10 @@ fn exchange(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
     Ok(())
 }
 
-/// FCMOVcc.
+/// FCMOVcc. C1 stays but for a stack fault.
 fn conditional_move(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
     cpu.x87_wait()?;
-    cpu.x87_begin(op);
+    cpu.x87_record(op);
     if cpu.st_empty(0) || cpu.st_empty(op.src) {
         if cpu.stack_fault(false) {
             cpu.set_st(0, Ext::INDEFINITE);

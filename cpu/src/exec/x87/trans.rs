@@ -2,7 +2,9 @@
 //!
 //! The manuals only bound their error, and real CPUs differ. Here each is computed in the 128-bit format by a
 //! fixed sequence of correctly rounded operations and then rounded as RC says, always to 64 bits of
-//! significand. The error in the 128-bit format is a few of its units, so results are within 0.501 ulp.
+//! significand. The error in the 128-bit format is a few of its units, so results are within 0.501 ulp to nearest.
+//! Directed rounding starts from the 128-bit value: where that is exact, as 1 for the cosine of a tiny
+//! number, nothing is moved.
 //! The choices within what the manuals leave open:
 //! - FSIN, FCOS, FSINCOS, FPTAN reduce their argument by the true π.
 //! - F2XM1 of an operand outside -1 to 1 gives the operand back and raises nothing.
@@ -219,11 +221,8 @@ fn arctangent_unit(q: Quad) -> Quad {
     if q.exponent() < NEGLIGIBLE {
         return q;
     }
-    let (t, base) = if TAN_PI_8.smaller(q) {
-        ((q - ONE) / (q + ONE), PI_4)
-    } else {
-        (q, Quad::from_int(0))
-    };
+    let (t, base) =
+        if TAN_PI_8.smaller(q) { ((q - ONE) / (q + ONE), PI_4) } else { (q, Quad::from_int(0)) };
     let half = t / (ONE + (ONE + t * t).sqrt());
     base + (half + half) * arctangent_series(half * half, true)
 }
@@ -238,7 +237,11 @@ pub fn arctangent(x: Ext, y: Ext, control: Control) -> Res {
     match (x.class(), y.class()) {
         (Class::Infinity, Class::Infinity) => angle(if x.negative() { PI_3_4 } else { PI_4 }),
         (Class::Infinity, _) | (_, Class::Zero) => {
-            if x.negative() { angle(PI) } else { Res::with(Ext::zero(y.negative()), more) }
+            if x.negative() {
+                angle(PI)
+            } else {
+                Res::with(Ext::zero(y.negative()), more)
+            }
         }
         (Class::Zero, _) | (_, Class::Infinity) => angle(PI_2),
         _ => {

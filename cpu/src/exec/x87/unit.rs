@@ -40,11 +40,17 @@ impl Cpu {
         }
     }
 
+    /// Records a non-control instruction.
+    #[inline(always)]
+    pub(super) fn x87_record(&mut self, op: &Op) {
+        self.state.x87.ip = self.state.rip().wrapping_sub(u64::from(op.len));
+        self.state.x87.cs = 0;
+    }
+
     /// Records a non-control instruction without memory operand and clears C1.
     #[inline(always)]
     pub(super) fn x87_begin(&mut self, op: &Op) {
-        self.state.x87.ip = self.state.rip().wrapping_sub(u64::from(op.len));
-        self.state.x87.cs = 0;
+        self.x87_record(op);
         self.state.x87.status &= !C1;
     }
 

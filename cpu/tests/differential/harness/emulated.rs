@@ -104,7 +104,8 @@ impl Emulated {
         for vector in 0..VECTORS {
             // A 64-bit interrupt gate, DPL 3.
             let to = HANDLERS + 16 * vector;
-            let low = to & 0xffff | u64::from(KERNEL_CS) << 16 | 0xee << 40 | (to >> 16 & 0xffff) << 48;
+            let low =
+                to & 0xffff | u64::from(KERNEL_CS) << 16 | 0xee << 40 | (to >> 16 & 0xffff) << 48;
             poke(&ram, IDT + 16 * vector, low);
             poke(&ram, IDT + 16 * vector + 8, to >> 32);
         }
@@ -132,7 +133,11 @@ impl Emulated {
     }
 
     /// Executes one case. An error is a CPU that never came back to a handler.
-    pub fn run(&mut self, case: &Case, background: &[u8; DATA_LEN]) -> Result<Box<Outcome>, String> {
+    pub fn run(
+        &mut self,
+        case: &Case,
+        background: &[u8; DATA_LEN],
+    ) -> Result<Box<Outcome>, String> {
         assert!(self.ram.write(DATA, &background[..WRITABLE_LEN]), "the data is RAM");
         assert!(self.ram.write(DATA + case.window_at, &case.window), "the window is RAM");
         assert!(self.ram.write(CODE_AT, &case.code), "the code is RAM");

@@ -317,12 +317,7 @@ unsafe fn save(machine: &libc::mcontext_t, outcome: &mut Outcome) {
 }
 
 /// SAFETY: as [`save`]; `code` is the writable view of the code page, `background` the data's first form.
-unsafe fn load(
-    machine: &mut libc::mcontext_t,
-    case: &Case,
-    background: *const u8,
-    code: *mut u8,
-) {
+unsafe fn load(machine: &mut libc::mcontext_t, case: &Case, background: *const u8, code: *mut u8) {
     const TF: u64 = 1 << 8;
     const SOFTWARE_AREA: usize = 464;
     const XSAVE_MAGIC: u32 = 0x4650_5853;

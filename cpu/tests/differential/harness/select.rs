@@ -71,7 +71,9 @@ fn excluded(code: Code) -> Option<&'static str> {
         M::Lds | M::Les | M::Lfs | M::Lgs | M::Lss => "loads from the host's descriptor tables",
         M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc => "the model's identity and clocks",
         M::Iret | M::Iretd | M::Iretq | M::Retf => "far return through the host's descriptors",
-        M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss => "approximation; the model defines the bits",
+        M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss => {
+            "approximation; the model defines the bits"
+        }
         M::F2xm1 | M::Fcos | M::Fpatan | M::Fptan | M::Fsin | M::Fsincos => {
             "transcendental; the model defines the last bits"
         }
@@ -81,10 +83,7 @@ fn excluded(code: Code) -> Option<&'static str> {
         M::Feni | M::Fdisi | M::Fsetpm | M::Frstpm | M::Fnsetpm | M::Fneni | M::Fndisi => {
             "historical; a NOP or #UD by the model"
         }
-        M::Fstp1 | M::Fstp8 | M::Fstp9 | M::Fstpnce | M::Ffreep | M::Fxch4 | M::Fxch7 => {
-            "undocumented alias"
-        }
-        M::Fcom2 | M::Fcomp3 | M::Fcomp5 => "undocumented alias",
+        M::Fstpnce => "undocumented; what it does to empty registers is the model's",
         _ => match code {
             Code::Mov_Sreg_rm16
             | Code::Mov_Sreg_r32m16

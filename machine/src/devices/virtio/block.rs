@@ -12,8 +12,8 @@ use crate::state::StateError;
 use std::collections::VecDeque;
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR,
-    VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT,
 };
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Error, Queue, QueueT};
@@ -125,8 +125,15 @@ impl Block {
         due_ns: u64,
     ) -> Option<Request> {
         let (status, mut into) = split_status(chain)?;
-        let mut request =
-            Request { head, due_ns, kind: 0, sector: 0, into: Vec::new(), status_gpa: status, status: 0 };
+        let mut request = Request {
+            head,
+            due_ns,
+            kind: 0,
+            sector: 0,
+            into: Vec::new(),
+            status_gpa: status,
+            status: 0,
+        };
         let from: Vec<&Descriptor> = chain.iter().filter(|d| !d.is_write_only()).collect();
         let Some(sent) = gather(&from, memory).filter(|bytes| bytes.len() >= HEADER) else {
             request.status = VIRTIO_BLK_S_IOERR as u8;
@@ -178,7 +185,11 @@ impl Block {
     }
 
     /// Delivers a request's data, if it has any, and says how many bytes.
-    fn deliver(&mut self, request: &Request, memory: &GuestView) -> Result<Delivered, AdvanceError> {
+    fn deliver(
+        &mut self,
+        request: &Request,
+        memory: &GuestView,
+    ) -> Result<Delivered, AdvanceError> {
         if u32::from(request.status) != VIRTIO_BLK_S_OK {
             return Ok(Delivered { status: request.status, bytes: 0 });
         }

@@ -201,7 +201,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
 
     /// Interrupts the driver for a queue, unless it asked for none.
     fn tell(&mut self, queue: usize, memory: &GuestView) -> Option<Message> {
-        let flags: u16 = memory.read_obj(GuestAddress(self.queues[queue].avail_ring())).unwrap_or(0);
+        let flags: u16 =
+            memory.read_obj(GuestAddress(self.queues[queue].avail_ring())).unwrap_or(0);
         if u16::from_le(flags) & VRING_AVAIL_F_NO_INTERRUPT as u16 != 0 {
             return None;
         }
@@ -321,7 +322,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
             if size < 4 || !offset.is_multiple_of(4) {
                 return Vec::new();
             }
-            let mut messages: Messages = self.msix.write(offset, value as u32).into_iter().collect();
+            let mut messages: Messages =
+                self.msix.write(offset, value as u32).into_iter().collect();
             if size == 8 {
                 messages.extend(self.msix.write(offset + 4, (value >> 32) as u32));
             }

@@ -162,9 +162,8 @@ impl Model {
         }
         cpu.state.flags = Flags::from_rflags(state.flags | 2);
         cpu.state.regs[RAX] = OPERAND;
-        let [low, high] = [0, 8].map(|at| {
-            u64::from_le_bytes(state.memory[at..at + 8].try_into().expect("8 bytes"))
-        });
+        let [low, high] = [0, 8]
+            .map(|at| u64::from_le_bytes(state.memory[at..at + 8].try_into().expect("8 bytes")));
         cpu.store(OPERAND, low).expect("RAM");
         cpu.store(OPERAND + 8, high).expect("RAM");
         (op.exec)(cpu, &op).expect("no fault");

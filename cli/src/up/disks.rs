@@ -1,0 +1,192 @@
+//! The copies of a guest's disk, as the supervisor manages them: see `ft_pair_machine::disk::copies`.
+
+use crate::failure::{OrWrongUse, wrong_use};
+use crate::terminal;
+use anyhow::Context as _;
+use ft_pair_machine::disk::copies::survey;
+use ft_pair_machine::disk::{CopyMeta, CopyPaths, CopyState, choose, finalise};
+use ft_pair_machine::image::ImageLock;
+use ft_pair_shared::{Epoch, Generation, PairId, Side};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Names of an image's copies; `slave_disk` is where the user wants the first of them.
+pub fn paths(image: &Path, slave_disk: Option<&Path>) -> anyhow::Result<CopyPaths> {
+    let image = std::fs::canonicalize(image).with_context(|| image.display().to_string());
+    let image = image.or_wrong_use()?;
+    let paths = match slave_disk {
+        None => CopyPaths::new(&image, None),
+        Some(dir) if dir.is_dir() => CopyPaths::new(&image, Some(&std::fs::canonicalize(dir)?)),
+        Some(file) => {
+            let file = std::path::absolute(file)?;
+            let mut second = file.clone().into_os_string();
+            second.push("2");
+            CopyPaths { image: image.clone(), others: [file, second.into()] }
+        }
+    };
+    if paths.others.contains(&image) {
+        return Err(wrong_use("--slave-disk names the image itself: name another file"));
+    }
+    for path in &paths.others {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        if !parent.is_dir() {
+            let shown = parent.display();
+            return Err(wrong_use(format!("no directory {shown} for the Slave's disk copy")));
+        }
+    }
+    Ok(paths)
+}
+
+/// Makes the image the newest copy and removes the others. Nothing of the pair may run.
+pub fn settle(paths: &CopyPaths) -> anyhow::Result<()> {
+    let (image, others) = survey(paths)?;
+    let image = image.with_context(|| format!("{}: no such file", paths.image.display()))?;
+    if others.is_empty() && image.meta.is_none() {
+        return Ok(());
+    }
+    let choice = choose(&image, &others)?;
+    if let (false, Some(meta)) = (choice.is_image, choice.newest.meta) {
+        finalise(&paths.image, &choice.newest.path, &meta)?;
+    }
+    for path in &choice.obsolete {
+        std::fs::remove_file(path).with_context(|| path.display().to_string())?;
+        CopyMeta::remove(path)?;
+    }
+    // Alone, the image is the newest without saying so.
+    Ok(CopyMeta::remove(&paths.image)?)
+}
+
+/// Locks an image for this process and makes it the newest copy of its guest's disk.
+pub fn lock_newest(image: &Path, slave_disk: Option<&Path>) -> anyhow::Result<ImageLock> {
+    let paths = paths(image, slave_disk)?;
+    let lock = ImageLock::acquire(&paths.image).or_wrong_use()?;
+    settle(&paths).or_wrong_use()?;
+    // A newer copy may have taken the image's name.
+    drop(lock);
+    ImageLock::acquire(&paths.image).or_wrong_use()
+}
+
+/// The copies of a running pair.
+#[derive(Debug)]
+pub struct Copies {
+    paths: CopyPaths,
+    pair: PairId,
+    len: u64,
+    /// Each side's copy.
+    of: [Option<PathBuf>; 2],
+    /// The newest generation that was written to a copy.
+    generation: Generation,
+}
+
+const fn index(side: Side) -> usize {
+    match side {
+        Side::A => 0,
+        Side::B => 1,
+    }
+}
+
+impl Copies {
+    /// Side A begins with the image.
+    pub fn begin(paths: CopyPaths, pair: PairId) -> anyhow::Result<Self> {
+        let len = std::fs::metadata(&paths.image)?.len();
+        let of = [Some(paths.image.clone()), None];
+        let copies = Self { paths, pair, len, of, generation: Generation(1) };
+        copies.meta(CopyState::InUse, Epoch(0)).store(&copies.paths.image)?;
+        Ok(copies)
+    }
+
+    const fn meta(&self, state: CopyState, epoch: Epoch) -> CopyMeta {
+        let Self { pair, len, generation, .. } = self;
+        CopyMeta { pair: *pair, generation: *generation, epoch, state, len: *len }
+    }
+
+    /// A side's copy.
+    pub fn of(&self, side: Side) -> Option<&Path> {
+        self.of[index(side)].as_deref()
+    }
+
+    /// Length of the disk, bytes.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Makes an empty copy for a new Slave on `side`; its synchronisation fills it.
+    pub fn new_copy(&mut self, side: Side) -> anyhow::Result<PathBuf> {
+        let live = self.of(side.other()).context("the live side has a disk")?;
+        let path = self.paths.for_new_slave(live).to_owned();
+        self.meta(CopyState::Syncing, Epoch(0)).store(&path)?;
+        let make = || {
+            let file = File::create(&path)?;
+            file.set_permissions(std::fs::metadata(&self.paths.image)?.permissions())?;
+            file.set_len(self.len)
+        };
+        make().with_context(|| format!("cannot make the Slave's disk copy {}", path.display()))?;
+        self.of[index(side)] = Some(path.clone());
+        Ok(path)
+    }
+
+    /// A side won a generation: its copy says so before anything is released in it.
+    pub fn granted(&mut self, generation: Generation, side: Side, epoch: Epoch) {
+        self.generation = generation;
+        self.note(side, epoch);
+    }
+
+    /// A side is in sync with the live one: both copies are equally good.
+    pub fn in_sync(&self, side: Side, epoch: Epoch) {
+        self.note(side, epoch);
+        self.note(side.other(), epoch);
+    }
+
+    fn note(&self, side: Side, epoch: Epoch) {
+        let Some(path) = self.of(side) else { return };
+        if let Err(error) = self.meta(CopyState::InUse, epoch).store(path) {
+            terminal::line(&format!("ft-pair: {error}; after a crash the copies need your look"));
+        }
+    }
+
+    /// Everything has ended, `live` was live last: the image becomes the newest, the other copies go.
+    pub fn end(self, live: Option<Side>, epoch: Epoch) -> anyhow::Result<()> {
+        if let Some(live) = live {
+            // Ahead of a copy that is only in sync: that one may have been cut off.
+            self.note(live, epoch.next());
+        }
+        settle(&self.paths)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_the_end_the_image_is_the_copy_that_was_live_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("guest.img");
+        std::fs::write(&image, [1; 1024]).unwrap();
+        let lock = lock_newest(&image, None).unwrap();
+        let mut copies = Copies::begin(paths(&image, None).unwrap(), PairId([3; 16])).unwrap();
+        let slave = copies.new_copy(Side::B).unwrap();
+        assert_ne!(slave, std::fs::canonicalize(&image).unwrap());
+        std::fs::write(&slave, [2; 1024]).unwrap();
+        copies.in_sync(Side::B, Epoch(7));
+        copies.granted(Generation(2), Side::B, Epoch(7));
+        let second = copies.new_copy(Side::A).unwrap();
+        assert_ne!(second, slave);
+        drop(lock);
+        copies.end(Some(Side::B), Epoch(9)).unwrap();
+        assert_eq!(std::fs::read(&image).unwrap(), [2; 1024]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the image is left");
+    }
+
+    #[test]
+    fn a_copy_that_was_never_filled_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("guest.img");
+        std::fs::write(&image, [1; 1024]).unwrap();
+        let mut copies = Copies::begin(paths(&image, None).unwrap(), PairId([3; 16])).unwrap();
+        copies.new_copy(Side::B).unwrap();
+        copies.end(Some(Side::A), Epoch(9)).unwrap();
+        assert_eq!(std::fs::read(&image).unwrap(), [1; 1024]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

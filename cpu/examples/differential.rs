@@ -1,0 +1,46 @@
+//! The differential test without an end: new seeds until it is stopped.
+//!
+//! `cargo run --release -p ft-pair-cpu --example differential -- [--seed N]`: with `--seed` the first seed,
+//! the following ones count up from it.
+
+#[path = "../tests/differential/harness/mod.rs"]
+mod harness;
+
+use harness::{Session, env_number};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const CASES: u64 = 500_000;
+
+fn first_seed() -> Result<u64, String> {
+    let mut arguments = std::env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970");
+            Ok(now.as_nanos() as u64 & 0xffff_ffff)
+        }
+        (Some("--seed"), Some(seed)) => seed.parse().map_err(|e| format!("--seed {seed}: {e}")),
+        _ => Err("usage: differential [--seed N]".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut seed = match first_seed() {
+        Ok(seed) => seed,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    loop {
+        let mut session = Session::new(seed);
+        session.run(0, env_number("FT_DIFF_CASES").unwrap_or(CASES));
+        println!("seed {seed}: {}", session.summary());
+        if !session.mismatches().is_empty() {
+            println!("{}", session.mismatches().join("\n"));
+            return ExitCode::FAILURE;
+        }
+        session.assert_coverage();
+        seed += 1;
+    }
+}
