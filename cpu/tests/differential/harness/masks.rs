@@ -149,7 +149,14 @@ pub fn masks_of(g: &Generated, host: &Outcome) -> Masks {
         }
         // SDM volume 2, FCOM: "If the exception is unmasked, the condition code flags are not set"; the APM
         // sets them.
-        M::Fcom | M::Fcomp | M::Fcompp | M::Fucom | M::Fucomp | M::Fucompp | M::Ficom | M::Ficomp
+        M::Fcom
+        | M::Fcomp
+        | M::Fcompp
+        | M::Fucom
+        | M::Fucomp
+        | M::Fucompp
+        | M::Ficom
+        | M::Ficomp
         | M::Ftst
             if raised =>
         {
@@ -167,8 +174,15 @@ pub fn masks_of(g: &Generated, host: &Outcome) -> Masks {
             m.top = host.vector != SINGLE_STEP;
             m.cr2 = IN_PAGE;
         }
-        M::Maskmovdqu | M::Fnsave | M::Frstor | M::Fnstenv | M::Fldenv | M::Fxsave | M::Fxsave64
-        | M::Fxrstor | M::Fxrstor64 => m.cr2 = IN_PAGE,
+        M::Maskmovdqu
+        | M::Fnsave
+        | M::Frstor
+        | M::Fnstenv
+        | M::Fldenv
+        | M::Fxsave
+        | M::Fxsave64
+        | M::Fxrstor
+        | M::Fxrstor64 => m.cr2 = IN_PAGE,
         // Of two sources that both fault either may be reported.
         M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => m.cr2 = u64::MAX,
         _ => {}
