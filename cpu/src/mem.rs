@@ -4,6 +4,7 @@
 // entry's `host` comes from `GuestRam::host_addr` for that page and the access stays inside the page, so
 // the address lies in the mapping, which `self.ram` keeps alive.
 
+use crate::mmu::is_canonical;
 use crate::op::{EA_ADDR16, EA_ADDR32, EA_LEGACY, Op};
 use crate::ram::PAGE;
 use crate::state::{CS, SS, ZERO};
@@ -220,6 +221,7 @@ impl Cpu {
     #[inline(never)]
     fn load_slow<T: Value>(&mut self, va: u64, need: u16) -> Result<T, Trap> {
         let access = if need & self.write_need != 0 { Access::Write } else { Access::Read };
+        ends_canonical(va, T::SIZE)?;
         let first = self.data_entry(va, access, need)?;
         let in_page = (PAGE - (va & OFFSET)) as usize;
         if in_page >= T::SIZE {
@@ -234,6 +236,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn store_slow<T: Value>(&mut self, va: u64, value: T) -> Result<(), Trap> {
+        ends_canonical(va, T::SIZE)?;
         let first = self.data_entry(va, Access::Write, self.write_need)?;
         let in_page = (PAGE - (va & OFFSET)) as usize;
         let wide = value.to_wide();
@@ -339,6 +342,11 @@ impl Cpu {
     pub const fn legacy_mode(&self) -> bool {
         self.state.seg[CS].attr & (1 << 13) == 0
     }
+}
+
+/// An access that ends outside the canonical addresses raises #GP before its first page is looked at.
+const fn ends_canonical(va: u64, size: usize) -> Result<(), Trap> {
+    if is_canonical(va.wrapping_add(size as u64 - 1)) { Ok(()) } else { Err(Trap::GP0) }
 }
 
 #[cold]

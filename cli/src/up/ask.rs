@@ -43,8 +43,7 @@ impl Pair<'_, '_> {
     }
 
     fn status(&self) -> Value {
-        let live = self.live.map(|live| live.process);
-        let master = self.children.iter().find(|c| live.is_none_or(|live| live == c.process));
+        let master = self.children.iter().find(|child| self.is_master(child.process));
         json!({
             "name": self.sup.name,
             "image": self.sup.choice.image,

@@ -144,10 +144,9 @@ impl<'s, 'a> Pair<'s, 'a> {
         Ok(end)
     }
 
-    /// The last child, the live one excepted, that is worth talking to as a Slave.
+    /// The side that is not live.
     pub(super) fn slave(&self) -> Option<&Child> {
-        let live = self.live.map(|live| live.process);
-        self.children.iter().find(|child| live.is_some() && Some(child.process) != live)
+        self.children.iter().find(|child| !self.is_master(child.process))
     }
 
     pub(super) fn child(&mut self, process: Process) -> Option<&mut Child> {

@@ -68,12 +68,17 @@ impl Pair<'_, '_> {
         }
     }
 
+    /// True for the side that is live, was it last, or is about to be the first.
+    pub(super) fn is_master(&self, process: Process) -> bool {
+        let last = self.live.map(|live| live.process).or(self.witness.record().owner);
+        last.is_none_or(|last| last == process)
+    }
+
     /// How people know a process.
     pub(super) fn name_of(&self, process: Process) -> String {
         let child = self.children.iter().find(|child| child.process == process);
         let pid = child.map_or_else(|| "?".to_owned(), |child| child.pid.to_string());
-        let live = self.live.map(|live| live.process);
-        let role = if live.is_none() || live == Some(process) { "Master" } else { "Slave" };
+        let role = if self.is_master(process) { "Master" } else { "Slave" };
         format!("the {role} (process {pid})")
     }
 
@@ -87,7 +92,7 @@ impl Pair<'_, '_> {
             return;
         }
         let how = describe(status);
-        if self.live.is_none_or(|live| live.process == process) {
+        if self.is_master(process) {
             self.live = None;
             self.protected = false;
             self.master_died = Some(Instant::now());

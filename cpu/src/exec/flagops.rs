@@ -52,6 +52,11 @@ fn sahf(cpu: &mut Cpu, _: &Op) -> Result<(), Trap> {
 }
 
 /// An opcode that is invalid by definition; unlike an unknown one it is not counted.
+/// CLFLUSH: no cache to flush, but it faults as a load of a byte does.
+fn flush_line(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
+    cpu.load_op::<u8>(op).map(|_| ())
+}
+
 fn undefined(_: &mut Cpu, _: &Op) -> Result<(), Trap> {
     Err(Trap::UD)
 }
@@ -64,7 +69,8 @@ pub fn select(ins: &Instruction) -> Option<Op> {
         M::Nop | M::Reservednop | M::Pause | M::Endbr32 | M::Endbr64 | M::Rdsspd | M::Rdsspq => nop,
         M::Prefetch | M::Prefetchw | M::Prefetchwt1 | M::Prefetchnta => nop,
         M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 => nop,
-        M::Clflush | M::Cldemote | M::Lfence | M::Mfence | M::Sfence => nop,
+        M::Clflush => flush_line,
+        M::Cldemote | M::Lfence | M::Mfence | M::Sfence => nop,
         M::Clc => clc,
         M::Stc => stc,
         M::Cmc => cmc,

@@ -28,6 +28,8 @@ pub enum End {
     Failed,
 }
 
+/// Instructions executed before commands are looked at again.
+const SLICE: u64 = 200_000;
 /// A digest that no machine has: what a side reports that cannot reach a position.
 const UNREACHABLE: RootDigest = RootDigest([0xff; 32]);
 
@@ -182,31 +184,20 @@ impl Follow {
 
     /// Executes for a bounded time towards the limit.
     fn execute(&mut self) {
-        let (position, limit) = (self.machine.position(), self.limit());
-        let bounded = if limit.retired > position.retired + 2_000_000 {
-            Position::at(position.retired + 1_000_000)
+        let (here, limit) = (self.machine.position(), self.limit());
+        if here.same_boundary(limit) {
+            // No input explains the difference: the Master's guest woke up from idling here.
+            self.wake();
         } else {
-            limit
-        };
-        match self.machine.run(bounded) {
+            self.execute_to(limit.min(Position::at(here.retired + SLICE)));
+        }
+        self.settle();
+    }
+
+    fn execute_to(&mut self, limit: Position) {
+        match self.machine.run(limit) {
             Stop::Limit => {}
-            Stop::Idle { deadline } => {
-                let here = self.machine.position();
-                // The horizon lies behind an idle wake-up that the timer's deadline explains, or this
-                // execution is not the Master's.
-                if here < self.limit() {
-                    if deadline.is_some() && here.same_boundary(self.limit())
-                        || self.limit().retired > here.retired
-                    {
-                        match deadline {
-                            Some(_) => self.machine.idle_to_deadline(),
-                            None => self.lose("halts for ever where the Master goes on"),
-                        }
-                    } else {
-                        self.lose("halts where the Master does not");
-                    }
-                }
-            }
+            Stop::Idle { .. } => self.wake(),
             Stop::Power(event) => {
                 if self.machine.position() < self.limit() {
                     self.lose(&format!("powers off ({event:?}) where the Master goes on"));
@@ -214,7 +205,20 @@ impl Follow {
             }
             Stop::HostError(error) => self.lose(&error.to_string()),
         }
-        self.settle();
+    }
+
+    /// The derived idle wake-up; the Master's horizon lies behind it.
+    fn wake(&mut self) {
+        if self.machine.position() >= self.limit() {
+            return;
+        }
+        if !self.machine.is_idle() {
+            self.lose("executes where the Master is idle");
+        } else if self.machine.idle_deadline().is_none() {
+            self.lose("waits for ever where the Master goes on");
+        } else {
+            self.machine.idle_to_deadline();
+        }
     }
 
     fn lose(&mut self, why: &str) {

@@ -232,7 +232,12 @@ impl Cpu {
             convert(self.st(0), control)
         };
         let stop = control.unmasked(stored.flags & !super::ext::PE) != 0;
-        if !stop {
+        if stop {
+            // The operand's own faults come before the exception is recorded.
+            let va = self.ea(op)?;
+            self.probe_write(va, u64::from(op.size))
+                .map_err(|trap| if op.stack && trap == Trap::GP0 { Trap::SS0 } else { trap })?;
+        } else {
             write(self, stored.value)?;
         }
         self.x87_begin_memory(op, offset);

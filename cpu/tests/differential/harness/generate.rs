@@ -326,7 +326,9 @@ impl<'a> Setup<'a> {
         }
         match self.ins.mnemonic() {
             M::Maskmovq | M::Maskmovdqu => {
-                self.target = self.place();
+                // Whether bytes that the mask leaves out can fault is the implementation's choice (SDM
+                // volume 2, MASKMOVDQU), so that the operand stays where stores are allowed.
+                self.target = DATA + 1024 + self.d.below(4096);
                 let mut to = self.target;
                 if self.ins.segment_prefix() == Register::GS {
                     to = to.wrapping_sub(GS_BASE);
@@ -508,6 +510,25 @@ impl<'a> Setup<'a> {
                 let (low, high) = (self.before.gpr[RAX], self.before.gpr[RDX]);
                 self.patch(0, &low.to_le_bytes());
                 self.patch(8, &high.to_le_bytes());
+            }
+            // From memory the SDM raises a pending #MF, the APM not.
+            M::Cvtpi2ps if self.ins.op1_kind() == OpKind::Memory => {
+                const EXCEPTIONS: u16 = 0x80ff;
+                let status = self.before.fx_word(2) & !EXCEPTIONS;
+                self.before.fx[2..4].copy_from_slice(&status.to_le_bytes());
+            }
+            // With a bad target and a bad stack at once the SDM's order (target first) is not the APM's.
+            M::Call if self.ins.op0_kind() != OpKind::NearBranch64 => {
+                let base = self.ins.memory_base() == Register::RSP;
+                let register = self.ins.op0_kind() == OpKind::Register;
+                let by_rsp = register && self.ins.op0_register() == Register::RSP;
+                if !(base || by_rsp) {
+                    self.before.gpr[RSP] = DATA + 2048;
+                } else if register {
+                    self.before.gpr[RSP] &= 0x7fff_ffff;
+                } else {
+                    self.patch(0, &CODE_AT.to_le_bytes());
+                }
             }
             // Bit 17 is AMD's misaligned-SSE mode, which our model has not.
             M::Ldmxcsr => self.mxcsr_at(0),

@@ -77,7 +77,7 @@ fn registers(text: &mut String, g: &Generated, masks: &Masks, host: &Registers, 
     differ(text, "RIP", CODE_AT.into(), host.rip.into(), ours.rip.into());
     let flags = [before, host, ours].map(|r| u128::from(r.rflags & FLAGS & !masks.flags));
     differ(text, "RFLAGS", flags[0], flags[1], flags[2]);
-    let mxcsr = [before, host, ours].map(|r| u128::from(r.mxcsr()));
+    let mxcsr = [before, host, ours].map(|r| u128::from(r.mxcsr() & !masks.mxcsr));
     differ(text, "MXCSR", mxcsr[0], mxcsr[1], mxcsr[2]);
     for i in 0..16 {
         let xmm = [before, host, ours].map(|r| r.xmm(i));

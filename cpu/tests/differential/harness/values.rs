@@ -14,7 +14,7 @@ impl Draw {
 
     /// 0 to `n - 1`.
     pub fn below(&mut self, n: u64) -> u64 {
-        (u128::from(self.0.next_u32()) * u128::from(n) >> 32) as u64
+        ((u128::from(self.0.next_u32()) * u128::from(n)) >> 32) as u64
     }
 
     pub fn percent(&mut self, p: u64) -> bool {
