@@ -1,6 +1,6 @@
 //! The private directory of a running pair, and how others find it.
 
-use crate::failure::{OrWrongUse, wrong_use};
+use crate::failure::wrong_use;
 use anyhow::Context as _;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -139,9 +139,11 @@ pub fn connect(name: Option<&str>) -> anyhow::Result<(String, UnixStream)> {
         }
     };
     let stream = UnixStream::connect(base().join(&name).join(SOCKET));
-    let stream = stream.with_context(|| match running.as_slice() {
-        [] => format!("no pair named `{name}` runs"),
-        others => format!("no pair named `{name}` runs; there is: {}", others.join(", ")),
-    });
-    Ok((name, stream.or_wrong_use()?))
+    let stream = stream.map_err(|_| match running.as_slice() {
+        [] => wrong_use(format!("no pair named `{name}` runs")),
+        others => {
+            wrong_use(format!("no pair named `{name}` runs; there is: {}", others.join(", ")))
+        }
+    })?;
+    Ok((name, stream))
 }

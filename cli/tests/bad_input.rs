@@ -45,6 +45,7 @@ fn kernel() -> Vec<u8> {
     let mut bytes = vec![0; 0x8000];
     bytes[0x1f1] = 4;
     bytes[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    bytes[0x201] = 0x6a;
     bytes[0x202..0x206].copy_from_slice(b"HdrS");
     bytes[0x206..0x208].copy_from_slice(&0x020fu16.to_le_bytes());
     bytes[0x211] = 1;

@@ -32,15 +32,18 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let cases = env_number("FT_DIFF_CASES").unwrap_or(CASES);
     loop {
         let mut session = Session::new(seed);
-        session.run(0, env_number("FT_DIFF_CASES").unwrap_or(CASES));
+        session.run(0, cases);
         println!("seed {seed}: {}", session.summary());
         if !session.mismatches().is_empty() {
             println!("{}", session.mismatches().join("\n"));
             return ExitCode::FAILURE;
         }
-        session.assert_coverage();
+        if cases >= CASES {
+            session.assert_coverage();
+        }
         seed += 1;
     }
 }

@@ -23,6 +23,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+/// How long the end of a Master waits for the host's disk.
+const DRAIN: Duration = Duration::from_secs(30);
+
 /// What a Master needs to know.
 #[derive(Debug, Clone)]
 pub struct MasterConfig {
@@ -101,6 +104,8 @@ struct Driver {
     diverged_pages: u64,
     sync: Option<Sync>,
     inputs_taken: u64,
+    /// The guest is off: the vCPU thread has nothing more to say.
+    powered_off: bool,
     stop: Option<StopReason>,
 }
 
@@ -141,6 +146,7 @@ pub async fn run(
         disk.subscribe(Box::new(move |event| drop(durable.send(event.clone()))));
     }
     let inputs_taken = machine.console_input_next();
+    let control = disk.clone();
     let report = Box::new(move |report| drop(reports.send(report)));
     let live = Live::new(machine, disk, config.live, last_epoch, outputs, command_input, report);
     let vcpu = std::thread::Builder::new().name("vcpu".into()).spawn(move || live.run())?;
@@ -161,6 +167,7 @@ pub async fn run(
         diverged_pages: 0,
         sync: None,
         inputs_taken,
+        powered_off: false,
         stop: None,
     };
     driver.event(MasterEvent::Tick);
@@ -171,7 +178,7 @@ pub async fn run(
         tokio::select! {
             biased;
             Some(event) = link_input.recv() => driver.link_event(event),
-            report = report_input.recv() => match report {
+            report = report_input.recv(), if !driver.powered_off => match report {
                 Some(report) => driver.report(report),
                 None => break,
             },
@@ -186,13 +193,30 @@ pub async fn run(
     }
     let _ = driver.commands.send(Command::Quit);
     let ended = tokio::task::spawn_blocking(move || vcpu.join()).await?;
-    let (_machine, end) = ended.map_err(|_| anyhow::anyhow!("the vCPU thread panicked"))?;
+    let (machine, end) = ended.map_err(|_| anyhow::anyhow!("the vCPU thread panicked"))?;
+    if let Some(disk) = control {
+        settle_disk(disk, &driver.to).await?;
+    }
+    drop(machine);
     if let End::HostError(error) = &end {
         let _ = driver.to.send(FromSide::Notice { text: error.clone() });
     }
     let reason = driver.stop.unwrap_or(StopReason::Failed);
     let _ = driver.to.send(FromSide::Stopped { reason });
     Ok(reason)
+}
+
+/// Makes everything that the guest wrote durable, as far as the host lets us.
+async fn settle_disk(disk: DiskControl, to: &UnboundedSender<FromSide>) -> anyhow::Result<()> {
+    match tokio::task::spawn_blocking(move || disk.drain(DRAIN)).await? {
+        Ok(true) => {}
+        Ok(false) => {
+            let text = format!("the host's disk did not take all writes within {DRAIN:?}");
+            let _ = to.send(FromSide::Notice { text });
+        }
+        Err(fault) => drop(to.send(FromSide::Notice { text: fault.to_string() })),
+    }
+    Ok(())
 }
 
 fn announce(to: &UnboundedSender<FromSide>, handover: &Handover, lost: Instant, heard: Instant) {
@@ -348,7 +372,10 @@ impl Driver {
                 let payload = self.collected(slave);
                 self.event(MasterEvent::RepairReady { slave, payload });
             }
-            Report::Power(_) => self.event(MasterEvent::Finish),
+            Report::Power(_) => {
+                self.powered_off = true;
+                self.event(MasterEvent::Finish);
+            }
             Report::HostError(error) => {
                 self.notice(error);
                 self.stop = Some(StopReason::Failed);

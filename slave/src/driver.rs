@@ -38,6 +38,7 @@ pub struct SlaveConfig {
 }
 
 /// How a Slave ended.
+#[allow(clippy::large_enum_variant)] // One value in the life of a process.
 pub enum SlaveEnd {
     /// It goes live: the Master's driver takes over with this.
     Live {

@@ -102,6 +102,7 @@ fn supervise(args: &UpArgs, reporter: &Reporter) -> anyhow::Result<ExitCode> {
     let source = choice.check(args.guest.mem)?;
     let name = args.name.clone().unwrap_or_else(|| rundir::name_from(&args.guest.image));
     rundir::check_name(&name)?;
+    let _lock = disks::lock_newest(&choice.image, args.slave_disk.as_deref())?;
     let events = match &args.events {
         Some(path) => {
             let file = std::fs::File::create(path);
@@ -109,7 +110,6 @@ fn supervise(args: &UpArgs, reporter: &Reporter) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
-    let _lock = disks::lock_newest(&choice.image, args.slave_disk.as_deref())?;
     let run = RunDir::create(&name)?;
     let raw = !args.background && terminal::make_raw()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

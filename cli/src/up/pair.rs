@@ -20,6 +20,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+/// How long the guest gets to notice a press of the power button.
+const PRESS_AGAIN: Duration = Duration::from_secs(5);
+
 /// After a clean end a side gets this long for the rest of its disk.
 const END_WELL: Duration = Duration::from_secs(60);
 /// After any other end.
@@ -65,6 +68,8 @@ pub struct Pair<'s, 'a> {
     /// The power button is to be pressed on whoever is live.
     power_wanted: bool,
     grace: Option<Instant>,
+    /// When to press the power button again: a guest that still boots takes no notice.
+    press: Option<Instant>,
     pub(super) respawn: Option<Instant>,
     /// Slaves in a row that never protected the guest.
     pub(super) failures: u32,
@@ -110,6 +115,7 @@ impl<'s, 'a> Pair<'s, 'a> {
             end: None,
             power_wanted: false,
             grace: None,
+            press: None,
             respawn: None,
             failures: 0,
             notice: None,
@@ -131,7 +137,7 @@ impl<'s, 'a> Pair<'s, 'a> {
             if let Some(end) = self.end.take() {
                 break end;
             }
-            let timer = [self.grace, self.respawn].into_iter().flatten().min();
+            let timer = [self.grace, self.press, self.respawn].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 Some((process, event)) = self.child_events.recv() => self.child_event(process, event),
@@ -401,6 +407,11 @@ impl<'s, 'a> Pair<'s, 'a> {
         self.sup.reporter.status("asking the guest to power off; again stops it at once");
         self.power_wanted = true;
         self.grace = Some(Instant::now() + Duration::from_secs(self.sup.args.guest.grace));
+        self.press_button();
+    }
+
+    fn press_button(&mut self) {
+        self.press = Some(Instant::now() + PRESS_AGAIN);
         if let Some(live) = self.live_child() {
             live.tell(ToSide::PowerButton);
         }
@@ -408,6 +419,9 @@ impl<'s, 'a> Pair<'s, 'a> {
 
     fn timers(&mut self) {
         let now = Instant::now();
+        if self.press.is_some_and(|at| now >= at) {
+            self.press_button();
+        }
         if self.grace.is_some_and(|at| now >= at) {
             self.grace = None;
             let grace = self.sup.args.guest.grace;

@@ -172,17 +172,24 @@ impl Journal {
         self.flushes
     }
 
-    /// Sets the number of flushes of a restored guest. They count as durable after the next sync.
+    /// Sets the number of flushes of a restored guest. They count as durable after the next sync, which
+    /// comes when what is pending here has been committed and written.
     pub fn resume_flushes(&mut self, completed: u64) {
         if completed == self.flushes {
             return;
         }
-        assert!(self.ops.is_empty(), "flushes are numbered anew only while no write is pending");
-        (self.flushes, self.released_flushes) = (completed, completed);
-        self.durable = completed.saturating_sub(1);
+        self.flushes = completed;
+        self.durable = self.durable.min(completed.saturating_sub(1));
+        let nothing_pending = self.ops.is_empty();
         self.ops.push_back(Op::Flush(completed));
-        self.released = self.end();
-        self.committed = Mark { end: self.released, flushes: completed, ..self.committed };
+        if nothing_pending {
+            self.released_flushes = completed;
+            self.durable = completed.saturating_sub(1);
+            self.released = self.end();
+            self.committed = Mark { end: self.released, flushes: completed, ..self.committed };
+        } else {
+            self.release_if_unprotected();
+        }
     }
 
     pub const fn flushes(&self) -> u64 {

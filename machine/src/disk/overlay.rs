@@ -447,6 +447,21 @@ impl DiskControl {
         self.0.wake_if_ready(&state);
     }
 
+    /// Writes to a copy that a synchronisation fills: straight to the file, since nothing reads it yet and
+    /// no crash may find it complete. The next flush that becomes durable covers it.
+    ///
+    /// # Errors
+    /// When the host cannot.
+    pub fn fill(&self, sector: u64, data: &[u8]) -> std::io::Result<()> {
+        self.0.check_range(sector, data.len());
+        let pending = self.lock().journal.bytes() > 0;
+        if pending {
+            self.repair(sector, data);
+            return Ok(());
+        }
+        self.0.file.write_at(sector * SECTOR as u64, data)
+    }
+
     /// Changes a sector behind the back of journal and digests: an injected fault.
     ///
     /// # Errors

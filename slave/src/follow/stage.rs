@@ -70,8 +70,11 @@ impl Follow {
         if !bytes.len().is_multiple_of(512) || end.is_none_or(|end| end > disk.sectors()) {
             return Err(format!("sector {sector} was sent, but the disk has {}", disk.sectors()));
         }
-        disk.repair(sector, bytes);
-        Ok(())
+        if self.replaying {
+            disk.repair(sector, bytes);
+            return Ok(());
+        }
+        disk.fill(sector, bytes).map_err(|e| format!("cannot write the disk copy: {e}"))
     }
 
     fn put_page(&mut self, page: u32, bytes: &[u8; PAGE]) -> Result<(), String> {

@@ -156,7 +156,16 @@ fn encode(d: &mut Draw, code: Code) -> Option<[u8; 15]> {
     let bytes: [u8; 15] = bytes[..15].try_into().expect("at least 15 bytes were made");
     let (instruction, _) = decode(&bytes);
     let fs = instruction.segment_prefix() == Register::FS;
-    (instruction.code() == code && !fs).then_some(bytes)
+    // A GS base and an address of 32 bits cannot reach the data by rDI, and where MASKMOV does not reach it,
+    // whether bytes that it leaves out fault is left open.
+    let unreachable = instruction.op0_kind() == OpKind::MemorySegEDI
+        && instruction.segment_prefix() == Register::GS;
+    // The stack has to be good there (see `related`), so that it cannot be what the operand needs.
+    let by_stack = code == Code::Call_rm64
+        && [instruction.memory_base(), instruction.memory_index()]
+            .iter()
+            .any(|r| r.full_register() == Register::RSP);
+    (instruction.code() == code && !fs && !unreachable && !by_stack).then_some(bytes)
 }
 
 /// A case in the making.
@@ -519,15 +528,11 @@ impl<'a> Setup<'a> {
             }
             // With a bad target and a bad stack at once the SDM's order (target first) is not the APM's.
             M::Call if self.ins.op0_kind() != OpKind::NearBranch64 => {
-                let base = self.ins.memory_base() == Register::RSP;
                 let register = self.ins.op0_kind() == OpKind::Register;
-                let by_rsp = register && self.ins.op0_register() == Register::RSP;
-                if !(base || by_rsp) {
-                    self.before.gpr[RSP] = DATA + 2048;
-                } else if register {
+                if register && self.ins.op0_register() == Register::RSP {
                     self.before.gpr[RSP] &= 0x7fff_ffff;
                 } else {
-                    self.patch(0, &CODE_AT.to_le_bytes());
+                    self.before.gpr[RSP] = DATA + 2048;
                 }
             }
             // Bit 17 is AMD's misaligned-SSE mode, which our model has not.

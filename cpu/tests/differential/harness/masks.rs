@@ -28,7 +28,8 @@ const UE: u32 = 1 << 4;
 const PE: u32 = 1 << 5;
 const OM: u32 = 1 << 10;
 const UM: u32 = 1 << 11;
-const IN_PAGE: u64 = 0xfff;
+/// Two bytes of one operand are not farther apart: the longest has 512 bytes.
+const IN_OPERAND: u64 = 511;
 const ALL: u64 = CF | PF | AF | ZF | SF | OF;
 
 /// What is not compared.
@@ -44,7 +45,7 @@ pub struct Masks {
     pub destination: bool,
     /// Flags of MXCSR.
     pub mxcsr: u32,
-    /// Bits of CR2.
+    /// How far CR2 may be off.
     pub cr2: u64,
     /// TOP and the tags of the x87, and with TOP the order of its registers.
     pub top: bool,
@@ -185,7 +186,7 @@ pub fn masks_of(g: &Generated, host: &Outcome) -> Masks {
         // volume 3, 4.7: "the linear address that caused the page fault").
         M::Maskmovq => {
             m.top = host.vector != SINGLE_STEP;
-            m.cr2 = IN_PAGE;
+            m.cr2 = IN_OPERAND;
         }
         M::Maskmovdqu
         | M::Fnsave
@@ -195,7 +196,7 @@ pub fn masks_of(g: &Generated, host: &Outcome) -> Masks {
         | M::Fxsave
         | M::Fxsave64
         | M::Fxrstor
-        | M::Fxrstor64 => m.cr2 = IN_PAGE,
+        | M::Fxrstor64 => m.cr2 = IN_OPERAND,
         // Of two sources that both fault either may be reported.
         M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => m.cr2 = u64::MAX,
         _ => {}

@@ -28,6 +28,8 @@ const PATIENCE_MS: c_int = 60_000;
 /// Shared by parent and child.
 #[repr(C)]
 struct Channel {
+    /// The child's own: it has loaded a case. `count` cannot tell, the parent sets it at any time before.
+    started: AtomicU64,
     count: AtomicU64,
     done: AtomicU64,
     work: c_int,
@@ -269,8 +271,9 @@ extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
     unsafe {
         let machine = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
         let channel = &mut *channel;
+        let started = channel.started.load(Relaxed) != 0;
         let mut at = channel.done.load(Relaxed) as usize;
-        if channel.count.load(Relaxed) != 0 {
+        if started {
             let vector = machine.gregs[libc::REG_TRAPNO as usize] as u64;
             let rip = machine.gregs[libc::REG_RIP as usize] as u64;
             if vector == 1 && channel.cases[at].repeats != 0 && rip == CODE_AT {
@@ -280,15 +283,15 @@ extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
             at += 1;
             channel.done.store(at as u64, Relaxed);
         }
-        if at == channel.count.load(Relaxed) as usize {
-            let first = channel.count.load(Relaxed) == 0;
+        if !started || at == channel.count.load(Relaxed) as usize {
             let mut byte = [1u8];
-            if !first && libc::write(channel.result, byte.as_ptr().cast(), 1) != 1 {
+            if started && libc::write(channel.result, byte.as_ptr().cast(), 1) != 1 {
                 quit(0);
             }
             if libc::read(channel.work, byte.as_mut_ptr().cast(), 1) != 1 {
                 quit(0);
             }
+            channel.started.store(1, Relaxed);
             at = 0;
             channel.done.store(0, Relaxed);
         }

@@ -33,12 +33,15 @@ pub fn compare(
     let masks = masks_of(g, host);
     let mut text = String::new();
     differ(&mut text, "vector", 1, host.vector.into(), ours.vector.into());
-    let code_mask = error_mask(host);
+    let mut code_mask = error_mask(host);
+    if host.vector == PAGE_FAULT && masks.cr2 != 0 {
+        // Of the pages of such an operand one may be missing and the other read-only.
+        code_mask &= !1;
+    }
     let (host_error, our_error) = (host.error & code_mask, ours.error & code_mask);
     differ(&mut text, "error", 0, host_error.into(), our_error.into());
-    if host.vector == PAGE_FAULT {
-        let (host_cr2, our_cr2) = (host.cr2 & !masks.cr2, ours.cr2 & !masks.cr2);
-        differ(&mut text, "CR2", 0, host_cr2.into(), our_cr2.into());
+    if host.vector == PAGE_FAULT && host.cr2.abs_diff(ours.cr2) > masks.cr2 {
+        differ(&mut text, "CR2", 0, host.cr2.into(), ours.cr2.into());
     }
     registers(&mut text, g, &masks, &host.after, &ours.after);
     memory(&mut text, g, &masks, host, ours, background);

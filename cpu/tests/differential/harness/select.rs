@@ -92,6 +92,7 @@ fn excluded(code: Code) -> Option<&'static str> {
             | Code::Popq_FS
             | Code::Popw_GS
             | Code::Popq_GS => "loads from the host's descriptor tables",
+            Code::Movsxd_r16_rm16 => "AMD reads 32 bits of memory, Intel 16",
             Code::Bswap_r16 => "the result is undefined (SDM volume 2, BSWAP)",
             _ => return None,
         },
