@@ -39,14 +39,15 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let header = reader.header().clone();
     let recipe = Recipe::from_header(&header, dir).or_wrong_use()?;
     let files = recipe.check(&header, dir).or_wrong_use()?;
-    let disk = if recipe.disk {
+    let (disk, control) = if recipe.disk {
         let scratch = Scratch::open(&dir.join(DISK))?;
         let sectors = scratch.sectors();
         let overlay = OverlayDisk::with_file(Box::new(scratch), "replay".into(), sectors, 1 << 30)?;
-        overlay.control().set_unprotected(true);
-        Box::new(overlay) as _
+        let control = overlay.control();
+        control.set_unprotected(true);
+        (Box::new(overlay) as _, Some(control))
     } else {
-        guest::no_disk()
+        (guest::no_disk(), None)
     };
     let initrd = files.initrd.as_deref();
     let machine = guest::boot(&recipe.machine, &files.kernel, initrd, &recipe.cmdline, disk)
@@ -55,7 +56,7 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let mut shown = None::<Instant>;
     let show = !args.quiet && !args.json && std::io::stderr().is_terminal();
-    let outcome = execute(machine, reader, args.until, &mut |progress: &Progress| {
+    let outcome = execute(machine, control, reader, args.until, &mut |progress: &Progress| {
         if show && shown.is_none_or(|at| at.elapsed() >= Duration::from_millis(300)) {
             shown = Some(Instant::now());
             eprint!("\rreplayed {} epochs, to {} ", progress.epochs, progress.position);

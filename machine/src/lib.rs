@@ -8,6 +8,7 @@ pub mod config;
 pub mod devices;
 pub mod digest;
 pub mod disk;
+pub mod epoch_digest;
 pub mod image;
 pub mod machine;
 pub mod state;

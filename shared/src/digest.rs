@@ -16,6 +16,13 @@ pub fn bytes(bytes: &[u8]) -> [u8; 32] {
     *blake3::hash(bytes).as_bytes()
 }
 
+/// Digest of the disk's part in an epoch: the epoch's writes, and the scrubbed window's content.
+pub fn disk(writes: &[u8; 32], window: &[u8; 32]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"ft-pair disk 1").update(writes).update(window);
+    *hasher.finalize().as_bytes()
+}
+
 /// Builds a root digest.
 #[derive(Debug, Clone)]
 pub struct Root {

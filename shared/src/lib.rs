@@ -9,6 +9,7 @@ pub mod input;
 pub mod output;
 pub mod position;
 pub mod protocol;
+pub mod scrub;
 pub mod supervision;
 pub mod telemetry;
 

@@ -1,9 +1,8 @@
 //! Executes a recorded log from its start and compares the digest at every epoch's end.
 
-use ft_pair_machine::disk::DiskFile;
+use ft_pair_machine::disk::{DiskControl, DiskFile};
 use ft_pair_machine::{Machine, Stop};
 use ft_pair_replay_log::{ReadError, Reader, Record};
-use ft_pair_shared::digest;
 use ft_pair_shared::protocol::RootDigest;
 use ft_pair_shared::{Epoch, Position};
 use std::collections::HashMap;
@@ -52,6 +51,7 @@ pub enum Outcome {
 
 struct Replay<'a> {
     machine: Machine,
+    disk: Option<DiskControl>,
     progress: Progress,
     watch: &'a mut dyn FnMut(&Progress),
 }
@@ -59,13 +59,14 @@ struct Replay<'a> {
 /// Executes the log from its start, with a machine as it was when the recording began.
 pub fn replay(
     mut machine: Machine,
+    disk: Option<DiskControl>,
     reader: Reader,
     until: Option<Position>,
     watch: &mut dyn FnMut(&Progress),
 ) -> Outcome {
     // The live execution forgets what booting dirtied, too.
     machine.take_dirty();
-    let mut replay = Replay { machine, progress: Progress::default(), watch };
+    let mut replay = Replay { machine, disk, progress: Progress::default(), watch };
     let outcome = replay.records(reader, until);
     (replay.watch)(&replay.progress);
     outcome
@@ -166,12 +167,10 @@ impl Replay<'_> {
     fn compare(&mut self, epoch: Epoch, recorded: RootDigest) -> Result<(), String> {
         let dirty = self.machine.take_dirty();
         let disk = self.machine.take_disk_writes();
-        let state = digest::bytes(&self.machine.state().to_bytes());
-        let mut root = digest::Root::new(&state, &disk.digest);
-        for page in &dirty {
-            root.page(*page, &digest::page(self.machine.ram().page(*page)));
-        }
-        if root.finish() != recorded {
+        let disk_copy = self.disk.as_ref();
+        let digest = self.machine.epoch_digest(epoch, &dirty, &disk, disk_copy);
+        let digest = digest.map_err(|error| error.to_string())?;
+        if digest.root != recorded {
             return Err(format!(
                 "the digest of epoch {} differs ({} dirty pages here)",
                 epoch.0,

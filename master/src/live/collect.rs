@@ -1,13 +1,12 @@
 //! What a Slave needs to be synchronised or repaired, collected on the live side between slices.
 
 use super::{Chunk, Live, Report};
+use ft_pair_machine::epoch_digest::BLOCK_SECTORS;
 use ft_pair_shared::bulk::{ChunkWriter, Item, Items};
 use ft_pair_shared::digest;
 use ft_pair_shared::protocol::{EpochMark, Incarnation};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Sectors of a disk block as synchronisation counts them (4 KiB).
-pub const BLOCK_SECTORS: u64 = 8;
 /// Pages collected between two slices.
 const PAGES_AT_ONCE: usize = 256;
 /// Disk blocks collected between two slices.
@@ -110,7 +109,7 @@ impl Live {
         }
         chunk.put(Item::State(&self.machine.save().to_bytes()));
         chunk.put(Item::DiskDigest(&self.epoch.last_disk));
-        chunk.put_dirty_list(&self.epoch.last_dirty);
+        chunk.put_dirty_list(&self.epoch.last_pages);
         self.part(chunk);
         self.collect = CollectState::default();
         self.feed = self.settings.feed;
@@ -152,7 +151,7 @@ impl Live {
         }
         chunk.put(Item::State(&self.machine.save().to_bytes()));
         chunk.put(Item::DiskDigest(&self.epoch.last_disk));
-        chunk.put_dirty_list(&self.epoch.last_dirty);
+        chunk.put_dirty_list(&self.epoch.last_pages);
         self.part(chunk);
         (self.report)(Report::RepairDone { slave, diverged_pages });
     }

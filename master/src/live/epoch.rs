@@ -1,14 +1,13 @@
 //! The end of an epoch on the live side.
 
-use super::collect::BLOCK_SECTORS;
 use super::{Chunk, EpochFigures, Feed, Live, Report};
 use ft_pair_machine::DiskWrites;
+use ft_pair_machine::epoch_digest::{EpochDigest, written_blocks};
 use ft_pair_replay_log::Record;
 use ft_pair_shared::bulk::{ChunkWriter, Item};
-use ft_pair_shared::digest;
 use ft_pair_shared::protocol::RootDigest;
 use ft_pair_shared::{Epoch, Output, Position};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// What one epoch dirtied, kept until it is committed.
@@ -30,8 +29,8 @@ pub(super) struct EpochState {
     pub outputs: Vec<Output>,
     pub inputs_taken: u64,
     pub uncommitted: VecDeque<Dirtied>,
-    /// Dirty pages and disk digest of the last epoch, for the final part of a synchronisation.
-    pub last_dirty: Vec<u32>,
+    /// Pages and disk part of the last epoch's digest, for the final part of a synchronisation.
+    pub last_pages: Vec<u32>,
     pub last_disk: [u8; 32],
 }
 
@@ -50,7 +49,7 @@ impl EpochState {
             outputs,
             inputs_taken,
             uncommitted: VecDeque::new(),
-            last_dirty: Vec::new(),
+            last_pages: Vec::new(),
             last_disk: [0; 32],
         }
     }
@@ -60,17 +59,6 @@ impl EpochState {
             self.uncommitted.pop_front();
         }
     }
-}
-
-/// The 4 KiB blocks that an epoch wrote to, ascending, each once.
-fn blocks_of(disk: &DiskWrites) -> Vec<u64> {
-    let blocks: BTreeSet<u64> = disk
-        .ranges
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .flat_map(|(first, count)| first / BLOCK_SECTORS..=(first + count - 1) / BLOCK_SECTORS)
-        .collect();
-    blocks.into_iter().collect()
 }
 
 impl Live {
@@ -93,14 +81,14 @@ impl Live {
         let dirty = self.machine.take_dirty();
         let epoch = self.epoch.last.next();
         let disk = self.machine.take_disk_writes();
-        let digest =
-            if self.digesting { self.root_digest(&dirty, &disk) } else { RootDigest([0; 32]) };
+        let digest = self.epoch_digest(epoch, &dirty, &disk);
+        let root = digest.root;
         if self.settings.record {
-            self.records.push(Record::EpochEnd { epoch, position, digest: digest.0 });
+            self.records.push(Record::EpochEnd { epoch, position, digest: root.0 });
         }
-        let state = (self.feed == Feed::State).then(|| self.state_chunk(&dirty, &disk));
+        let state = (self.feed == Feed::State).then(|| self.state_chunk(&dirty, &disk, &digest));
         let dirty_pages = dirty.len() as u64;
-        self.keep(epoch, dirty, &disk);
+        self.keep(epoch, dirty, &disk, digest);
         self.epoch.last = epoch;
         self.epoch.ended_at = position;
         let now = Instant::now();
@@ -109,7 +97,7 @@ impl Live {
         (self.report)(Report::Epoch {
             epoch,
             position,
-            digest,
+            digest: root,
             outputs: std::mem::take(&mut self.epoch.outputs),
             inputs_taken: self.epoch.inputs_taken,
             state,
@@ -117,24 +105,31 @@ impl Live {
         });
     }
 
-    fn root_digest(&mut self, dirty: &[u32], disk: &DiskWrites) -> RootDigest {
-        let state = digest::bytes(&self.machine.state().to_bytes());
-        let mut root = digest::Root::new(&state, &disk.digest);
-        for page in dirty {
-            root.page(*page, &digest::page(self.machine.ram().page(*page)));
+    /// The epoch's digest; without anybody to compare it, one of zeros.
+    fn epoch_digest(&mut self, epoch: Epoch, dirty: &[u32], disk: &DiskWrites) -> EpochDigest {
+        let nothing =
+            EpochDigest { root: RootDigest([0; 32]), pages: dirty.to_vec(), disk: disk.digest };
+        if !self.digesting {
+            return nothing;
         }
-        root.finish()
+        match self.machine.epoch_digest(epoch, dirty, disk, self.disk.as_ref()) {
+            Ok(digest) => digest,
+            Err(error) => {
+                (self.report)(Report::HostError(error.to_string()));
+                nothing
+            }
+        }
     }
 
     /// Everything that the epoch changed, for a Slave that does not execute.
-    fn state_chunk(&mut self, dirty: &[u32], disk: &DiskWrites) -> Chunk {
+    fn state_chunk(&mut self, dirty: &[u32], disk: &DiskWrites, digest: &EpochDigest) -> Chunk {
         let mut chunk = ChunkWriter::default();
         chunk.put(Item::State(&self.machine.save().to_bytes()));
-        chunk.put(Item::DiskDigest(&disk.digest));
-        for block in blocks_of(disk) {
+        chunk.put(Item::DiskDigest(&digest.disk));
+        for block in written_blocks(disk) {
             self.put_block(&mut chunk, block);
         }
-        chunk.put_dirty_list(dirty);
+        chunk.put_dirty_list(&digest.pages);
         for page in dirty {
             chunk.put_page(*page, self.machine.ram().page(*page));
         }
@@ -142,11 +137,11 @@ impl Live {
         Chunk { bytes, counted }
     }
 
-    fn keep(&mut self, epoch: Epoch, dirty: Vec<u32>, disk: &DiskWrites) {
-        let blocks = blocks_of(disk);
+    fn keep(&mut self, epoch: Epoch, dirty: Vec<u32>, disk: &DiskWrites, digest: EpochDigest) {
+        let blocks = written_blocks(disk);
         self.collect.note_blocks(&blocks);
-        self.epoch.last_disk = disk.digest;
-        self.epoch.last_dirty.clone_from(&dirty);
+        self.epoch.last_disk = digest.disk;
+        self.epoch.last_pages = digest.pages;
         if self.feed == Feed::Log && !self.settings.record {
             self.epoch.uncommitted.push_back(Dirtied { epoch, pages: dirty, blocks });
         }

@@ -8,10 +8,10 @@ mod stage;
 pub use message::{Command, Report};
 
 use ft_pair_machine::disk::DiskControl;
+use ft_pair_machine::epoch_digest::written_blocks;
 use ft_pair_machine::{Machine, Stop};
 use ft_pair_replay_log::{Decoder, Record};
 use ft_pair_shared::bulk::{Item, Items};
-use ft_pair_shared::digest;
 use ft_pair_shared::protocol::{EpochMark, RootDigest};
 use ft_pair_shared::{Epoch, Output, Position};
 use std::collections::VecDeque;
@@ -65,7 +65,7 @@ pub struct Follow {
     lost: Option<String>,
     outputs: Vec<Output>,
     dirtied: repair::Dirtied,
-    staged: Option<stage::Staged>,
+    staged: VecDeque<stage::Staged>,
 }
 
 impl Follow {
@@ -90,7 +90,7 @@ impl Follow {
             lost: None,
             outputs: Vec::new(),
             dirtied: repair::Dirtied::default(),
-            staged: None,
+            staged: VecDeque::new(),
         }
     }
 
@@ -276,17 +276,13 @@ impl Follow {
         let disk = self.machine.take_disk_writes();
         self.mark_disk(mark.epoch);
         let reached = self.machine.position() == mark.position;
-        let digest = if reached {
-            let state = digest::bytes(&self.machine.state().to_bytes());
-            let mut root = digest::Root::new(&state, &disk.digest);
-            for page in &dirty {
-                root.page(*page, &digest::page(self.machine.ram().page(*page)));
-            }
-            root.finish()
-        } else {
-            UNREACHABLE
+        let digest = match self.machine.epoch_digest(mark.epoch, &dirty, &disk, self.disk.as_ref())
+        {
+            Ok(digest) if reached => digest.root,
+            Ok(_) => UNREACHABLE,
+            Err(error) => return (self.report)(Report::Failed(error.to_string())),
         };
-        self.dirtied.note(mark.epoch, dirty, repair::blocks_of(&disk));
+        self.dirtied.note(mark.epoch, dirty, written_blocks(&disk));
         self.outputs.extend(self.machine.take_outputs());
         let outputs = std::mem::take(&mut self.outputs);
         (self.report)(Report::Replayed { epoch: mark.epoch, digest, outputs });

@@ -1,11 +1,12 @@
 //! The Slave's part in a repair, and faults injected to show that repairs work.
 
 use super::{Follow, Report};
-use ft_pair_machine::DiskWrites;
+use ft_pair_machine::epoch_digest::{scrubbed_blocks, written_blocks};
 use ft_pair_shared::Epoch;
 use ft_pair_shared::bulk::{ChunkWriter, Item};
 use ft_pair_shared::digest;
 use ft_pair_shared::protocol::EpochMark;
+use ft_pair_shared::scrub;
 use ft_pair_shared::supervision::Fault;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -29,13 +30,14 @@ impl Follow {
         self.dirtied.forget_until(since);
         let here = self.machine.take_dirty();
         let disk = self.machine.take_disk_writes();
-        self.dirtied.note(at.epoch, here, blocks_of(&disk));
+        self.dirtied.note(at.epoch, here, written_blocks(&disk));
         let mut pages = BTreeSet::new();
         let mut blocks = BTreeSet::new();
         for (_, p, b) in &self.dirtied.0 {
             pages.extend(p.iter().copied());
             blocks.extend(b.iter().copied());
         }
+        self.add_scrubbed(since, at.epoch, &mut pages, &mut blocks);
         let mut chunk = ChunkWriter::default();
         for page in pages {
             chunk.put(Item::PageDigest(page, &digest::page(self.machine.ram().page(page))));
@@ -45,6 +47,22 @@ impl Follow {
         }
         let (chunk, _) = chunk.finish();
         (self.report)(Report::RepairDigests { at: at.epoch, chunk });
+    }
+
+    /// What the scrub looked at in the epochs to repair: that may be what differed.
+    fn add_scrubbed(
+        &self,
+        since: Epoch,
+        at: Epoch,
+        pages: &mut BTreeSet<u32>,
+        blocks: &mut BTreeSet<u64>,
+    ) {
+        let total = self.machine.ram().pages();
+        let sectors = self.disk.as_ref().map_or(0, |disk| disk.sectors());
+        for epoch in (since.0 + 1..=at.0).map(Epoch) {
+            pages.extend(scrub::pages(epoch, &[], total));
+            blocks.extend(scrubbed_blocks(epoch, sectors));
+        }
     }
 
     /// Flips something past all tracking.
@@ -87,17 +105,6 @@ impl Follow {
             }
         }
     }
-}
-
-/// The 4 KiB blocks that an epoch wrote to.
-pub(super) fn blocks_of(disk: &DiskWrites) -> Vec<u64> {
-    let blocks: BTreeSet<u64> = disk
-        .ranges
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .flat_map(|(first, count)| first / 8..=(first + count - 1) / 8)
-        .collect();
-    blocks.into_iter().collect()
 }
 
 fn flip(ram: &ft_pair_cpu::GuestRam, gpa: u64) {

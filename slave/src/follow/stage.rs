@@ -13,6 +13,8 @@ use std::collections::HashMap;
 pub(super) struct Staged {
     pub epoch: Epoch,
     pub chunks: Vec<Vec<u8>>,
+    /// Digests of the pages in it.
+    pages: HashMap<u32, [u8; 32]>,
 }
 
 /// What a payload says beside pages and sectors.
@@ -93,11 +95,10 @@ impl Follow {
     fn digest_with(&self, sum: &Summary) -> RootDigest {
         let mut root = digest::Root::new(&sum.state, &sum.disk);
         for page in &sum.dirty {
-            let known = sum.pages.get(page).copied();
-            root.page(
-                *page,
-                &known.unwrap_or_else(|| digest::page(self.machine.ram().page(*page))),
-            );
+            let staged = self.staged.iter().rev().find_map(|staged| staged.pages.get(page));
+            let known = sum.pages.get(page).or(staged).copied();
+            let here = || digest::page(self.machine.ram().page(*page));
+            root.page(*page, &known.unwrap_or_else(here));
         }
         root.finish()
     }
@@ -139,15 +140,21 @@ impl Follow {
         mark: &EpochMark,
         chunks: Vec<Vec<u8>>,
     ) -> Result<(), String> {
-        let digest = self.digest_with(&summary(&chunks)?);
-        self.staged = Some(Staged { epoch: mark.epoch, chunks });
+        let sum = summary(&chunks)?;
+        let digest = self.digest_with(&sum);
+        self.staged.push_back(Staged { epoch: mark.epoch, chunks, pages: sum.pages });
         (self.report)(Report::Staged { epoch: mark.epoch, digest });
         Ok(())
     }
 
+    /// What was staged for this epoch; epochs are applied in the order in which they were staged.
+    fn take_staged(&mut self, epoch: Epoch) -> Result<Staged, String> {
+        let staged = self.staged.pop_front().filter(|staged| staged.epoch == epoch);
+        staged.ok_or_else(|| format!("{epoch:?} is to be applied but not staged"))
+    }
+
     pub(super) fn apply_epoch(&mut self, epoch: Epoch) -> Result<(), String> {
-        let staged = self.staged.take().filter(|staged| staged.epoch == epoch);
-        let staged = staged.ok_or_else(|| format!("{epoch:?} is to be applied but not staged"))?;
+        let staged = self.take_staged(epoch)?;
         self.fill(&staged.chunks)?;
         self.machine.take_outputs();
         self.machine.take_dirty();
@@ -163,15 +170,15 @@ impl Follow {
         mark: &EpochMark,
         chunks: Vec<Vec<u8>>,
     ) -> Result<(), String> {
-        let digest = self.digest_with(&summary(&chunks)?);
-        self.staged = Some(Staged { epoch: mark.epoch, chunks });
+        let sum = summary(&chunks)?;
+        let digest = self.digest_with(&sum);
+        self.staged.push_back(Staged { epoch: mark.epoch, chunks, pages: sum.pages });
         (self.report)(Report::Staged { epoch: mark.epoch, digest });
         Ok(())
     }
 
     pub(super) fn apply_repair(&mut self, epoch: Epoch) -> Result<(), String> {
-        let staged = self.staged.take().filter(|staged| staged.epoch == epoch);
-        let staged = staged.ok_or_else(|| format!("{epoch:?} is to be repaired but not staged"))?;
+        let staged = self.take_staged(epoch)?;
         self.fill(&staged.chunks)?;
         let here = self.machine.position();
         self.begin_at(here)?;

@@ -1,0 +1,72 @@
+//! What both sides compare at the end of an epoch.
+
+use crate::disk::DiskControl;
+use crate::{DiskError, DiskWrites, Machine};
+use ft_pair_shared::protocol::RootDigest;
+use ft_pair_shared::scrub::{self, BLOCKS_PER_EPOCH};
+use ft_pair_shared::{Epoch, digest};
+use std::ops::Range;
+
+/// Sectors of a disk block as synchronisation, repair and scrub count them (4 KiB).
+pub const BLOCK_SECTORS: u64 = 8;
+
+/// A digest with what it was made from.
+#[derive(Debug, Clone)]
+pub struct EpochDigest {
+    /// The root digest.
+    pub root: RootDigest,
+    /// The pages that it covers, ascending: dirty ones and the scrubbed window.
+    pub pages: Vec<u32>,
+    /// Its disk part: the epoch's writes and the scrubbed window.
+    pub disk: [u8; 32],
+}
+
+/// The disk blocks that are scrubbed with an epoch.
+pub fn scrubbed_blocks(epoch: Epoch, sectors: u64) -> Range<u64> {
+    scrub::window(epoch, sectors.div_ceil(BLOCK_SECTORS), BLOCKS_PER_EPOCH)
+}
+
+/// The 4 KiB blocks that an epoch wrote to, ascending, each once.
+pub fn written_blocks(writes: &DiskWrites) -> Vec<u64> {
+    let mut blocks: Vec<u64> = writes
+        .ranges
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .flat_map(|(first, count)| first / BLOCK_SECTORS..=(first + count - 1) / BLOCK_SECTORS)
+        .collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    blocks
+}
+
+impl Machine {
+    /// The digest of an epoch that ends here: CPU and devices, its disk writes, the pages dirtied in
+    /// it, and the windows of memory and disk whose turn it is to be scrubbed.
+    ///
+    /// # Errors
+    /// When the host cannot read the disk.
+    pub fn epoch_digest(
+        &self,
+        epoch: Epoch,
+        dirty: &[u32],
+        writes: &DiskWrites,
+        disk: Option<&DiskControl>,
+    ) -> Result<EpochDigest, DiskError> {
+        let window = match disk {
+            Some(disk) => {
+                let blocks = scrubbed_blocks(epoch, disk.sectors());
+                let first = blocks.start * BLOCK_SECTORS;
+                let end = (blocks.end * BLOCK_SECTORS).min(disk.sectors());
+                disk.digest_range(first, end - first)?
+            }
+            None => [0; 32],
+        };
+        let disk = digest::disk(&writes.digest, &window);
+        let pages = scrub::pages(epoch, dirty, self.ram().pages());
+        let mut root = digest::Root::new(&digest::bytes(&self.state().to_bytes()), &disk);
+        for page in &pages {
+            root.page(*page, &digest::page(self.ram().page(*page)));
+        }
+        Ok(EpochDigest { root: root.finish(), pages, disk })
+    }
+}
