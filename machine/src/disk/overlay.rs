@@ -6,7 +6,7 @@ use crate::block_device::{BlockDevice, DiskError, SECTOR};
 use ft_pair_shared::Epoch;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -158,7 +158,8 @@ impl OverlayDisk {
 
 impl Drop for OverlayDisk {
     fn drop(&mut self) {
-        self.control.lock().stop = true;
+        // Also when a thread panicked with the state in hand: a second panic here would hide the first.
+        self.control.0.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
         self.control.0.changed.notify_all();
         if let Some(writer) = self.writer.take() {
             // A panic of the writer has been printed by its thread; there is nobody to tell here.
@@ -460,6 +461,15 @@ impl DiskControl {
             return Ok(());
         }
         self.0.file.write_at(sector * SECTOR as u64, data)
+    }
+
+    /// Makes durable what [`Self::fill`] wrote, so that the first flush after a synchronisation does not
+    /// have to wait for the whole copy.
+    ///
+    /// # Errors
+    /// When the host cannot.
+    pub fn sync_filled(&self) -> std::io::Result<()> {
+        self.0.file.sync()
     }
 
     /// Changes a sector behind the back of journal and digests: an injected fault.

@@ -13,6 +13,7 @@ use ft_pair_machine::{Machine, Stop};
 use ft_pair_replay_log::{Decoder, Record};
 use ft_pair_shared::bulk::{Item, Items};
 use ft_pair_shared::protocol::{EpochMark, RootDigest};
+use ft_pair_shared::supervision::Fault;
 use ft_pair_shared::{Epoch, Output, Position};
 use std::collections::VecDeque;
 use std::sync::mpsc::Receiver;
@@ -64,6 +65,8 @@ pub struct Follow {
     /// This execution left the Master's: it stands until it is repaired.
     lost: Option<String>,
     outputs: Vec<Output>,
+    /// [`ft_pair_shared::supervision::Fault::DirtyMemory`] waits for a dirty page.
+    fault_waits: bool,
     dirtied: repair::Dirtied,
     staged: VecDeque<stage::Staged>,
 }
@@ -89,6 +92,7 @@ impl Follow {
             finishing: false,
             lost: None,
             outputs: Vec::new(),
+            fault_waits: false,
             dirtied: repair::Dirtied::default(),
             staged: VecDeque::new(),
         }
@@ -124,6 +128,7 @@ impl Follow {
         match command {
             Command::SyncPages { round, chunks } => {
                 self.fill(&chunks)?;
+                self.sync_filled()?;
                 (self.report)(Report::SyncPagesStaged { round });
             }
             Command::StageFinal { mark, chunks } => self.stage_final(&mark, &chunks)?,
@@ -159,6 +164,11 @@ impl Follow {
         self.disk.as_ref().map_or(Ok(()), |disk| disk.commit(epoch).map_err(|e| e.to_string()))
     }
 
+    fn sync_filled(&self) -> Result<(), String> {
+        let error = |e| format!("cannot sync the disk copy: {e}");
+        self.disk.as_ref().map_or(Ok(()), |disk| disk.sync_filled().map_err(error))
+    }
+
     fn append_log(&mut self, end: Position, chunks: &[Vec<u8>]) -> Result<(), String> {
         for item in chunks.iter().flat_map(|chunk| Items::new(chunk)) {
             let Item::Log(mut bytes) = item.map_err(|e| e.to_string())? else { continue };
@@ -190,6 +200,10 @@ impl Follow {
             self.wake();
         } else {
             self.execute_to(limit.min(Position::at(here.retired + SLICE)));
+        }
+        if self.fault_waits && self.machine.ram().some_dirty_page().is_some() {
+            self.fault_waits = false;
+            self.inject(Fault::DirtyMemory);
         }
         self.settle();
     }

@@ -71,10 +71,11 @@ impl Follow {
         let ram = &*ram;
         match fault {
             Fault::Memory { gpa } => flip(ram, gpa),
-            Fault::DirtyMemory => {
-                let page = ram.some_dirty_page().unwrap_or(ram.pages() / 2);
-                flip(ram, ram.page_gpa(page) + 123);
-            }
+            Fault::DirtyMemory => match ram.some_dirty_page() {
+                Some(page) => flip(ram, ram.page_gpa(page) + 123),
+                // Between two epochs nothing is dirty: as soon as something is.
+                None => return self.fault_waits = true,
+            },
             Fault::Register => self.machine.change_cpu(|cpu| cpu.regs[15] ^= 1 << 17),
             Fault::Device => self.flip_device(),
             Fault::Sector { sector } => self.flip_sector(sector),

@@ -179,6 +179,11 @@ impl Follow {
 
     pub(super) fn apply_repair(&mut self, epoch: Epoch) -> Result<(), String> {
         let staged = self.take_staged(epoch)?;
+        if let Some(disk) = &self.disk {
+            // What this execution wrote since the last verified epoch may be wrong, in data or in place;
+            // the repair holds the Master's content of every block that either side wrote.
+            disk.discard_after(disk.committed()).map_err(|e| e.to_string())?;
+        }
         self.fill(&staged.chunks)?;
         let here = self.machine.position();
         self.begin_at(here)?;
