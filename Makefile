@@ -37,8 +37,10 @@ lint: deps ## format and lints
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 test: lint image ## everything: format, lints, and all tests with a real kernel
+	@echo '== examples in the documentation'
+	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE) --doc
 	@echo '== tests'
-	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE)
+	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE) --lib --bins --tests
 
 bench: build image ## speed, in the shape of the numbers that the README states
 	@echo '== bench'

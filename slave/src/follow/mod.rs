@@ -4,6 +4,8 @@
 mod message;
 mod repair;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 pub use message::{Command, Report};
 
