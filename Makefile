@@ -10,7 +10,7 @@ CARGO ?= cargo
 TEST_PROFILE ?= release
 IMAGE := var/images/base.img
 
-.PHONY: help deps build image demo test lint bench clean
+.PHONY: help deps build image demo test lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,10 +41,6 @@ test: lint image ## everything: format, lints, and all tests with a real kernel
 	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE) --doc
 	@echo '== tests'
 	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE) --lib --bins --tests
-
-bench: build image ## speed, in the shape of the numbers that the README states
-	@echo '== bench'
-	$(CARGO) bench --workspace --locked
 
 clean: ## remove what the other targets made
 	$(CARGO) clean
