@@ -178,9 +178,13 @@ impl Guest<'_> {
         self.ended(90)
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the end.
     pub fn ended(&mut self, seconds: u64) -> ExitStatus {
-        self.until("ended", seconds, |guest| guest.child.try_wait().unwrap().is_some());
+        self.until("ended", seconds, Self::has_ended);
         self.child.wait().unwrap()
     }
 
