@@ -85,6 +85,16 @@ struct Sync {
     pause_us: u64,
 }
 
+/// A transfer under way from the vCPU thread to a Slave.
+#[derive(Debug)]
+struct Collecting {
+    slave: Incarnation,
+    /// Its name, and its bytes so far.
+    payload: Payload,
+    /// A round of a synchronisation: its parts go into the Slave's machine as they come.
+    round: bool,
+}
+
 struct Driver {
     protocol: MasterProtocol,
     origin: Instant,
@@ -95,8 +105,8 @@ struct Driver {
     /// Chunks by handle, until their message is sent.
     payloads: HashMap<u64, Vec<Vec<u8>>>,
     next_handle: u64,
-    /// The transfer that the vCPU thread is collecting: for whom, under which handle, bytes so far.
-    collecting: Option<(Incarnation, Payload)>,
+    /// The transfer that the vCPU thread is collecting.
+    collecting: Option<Collecting>,
     feeding: bool,
     ledger: Ledger,
     ended: VecDeque<Ended>,
@@ -286,6 +296,7 @@ impl Driver {
                 self.payloads.insert(handle, chunks);
                 self.event(MasterEvent::Bulk(envelope));
             }
+            LinkEvent::FillSent(slave) => drop(self.commands.send(Command::PartSent { slave })),
             LinkEvent::Closed(slave) => {
                 self.links.drop_slave(slave);
                 self.event(MasterEvent::Disconnected(slave));
@@ -393,26 +404,29 @@ impl Driver {
 
     /// A part of a transfer: sent at once, its message follows.
     fn part(&mut self, chunk: Chunk) {
-        let Some((slave, payload)) = &mut self.collecting else { return };
+        let Some(Collecting { slave, payload, round }) = &mut self.collecting else { return };
         payload.bytes += chunk.bytes.len() as u64;
         if let Some(sync) = &mut self.sync {
             sync.bytes += chunk.bytes.len() as u64;
         }
         self.ledger.add(&chunk.counted);
-        let frame = BulkFrame::Chunk { handle: payload.handle, bytes: chunk.bytes };
+        let frame = match round {
+            true => BulkFrame::Fill { bytes: chunk.bytes },
+            false => BulkFrame::Chunk { handle: payload.handle, bytes: chunk.bytes },
+        };
         self.links.send_bulk(*slave, frame);
     }
 
     fn collected(&mut self, slave: Incarnation) -> Payload {
         match self.collecting.take() {
-            Some((s, payload)) if s == slave => payload,
+            Some(collecting) if collecting.slave == slave => collecting.payload,
             _ => Payload::default(),
         }
     }
 
-    fn collect_for(&mut self, slave: Incarnation) {
+    fn collect_for(&mut self, slave: Incarnation, round: bool) {
         let payload = Payload { handle: self.handle(), bytes: 0 };
-        self.collecting = Some((slave, payload));
+        self.collecting = Some(Collecting { slave, payload, round });
     }
 
     fn act(&mut self, action: MasterAction) {
@@ -421,8 +435,10 @@ impl Driver {
             MasterAction::SendBulk(bulk) => self.send_bulk(bulk),
             MasterAction::DropSlave(slave) => {
                 self.links.drop_slave(slave);
-                self.collecting = None;
                 self.sync = None;
+                if self.collecting.take().is_some() {
+                    let _ = self.commands.send(Command::StopFeeding);
+                }
             }
             MasterAction::PauseGuest { ticket } => {
                 drop(self.commands.send(Command::Pause { ticket }))
@@ -447,15 +463,15 @@ impl Driver {
                     let began = Instant::now();
                     self.sync = Some(Sync { began, bytes: 0, paused: None, pause_us: 0 });
                 }
-                self.collect_for(slave);
-                let _ = self.commands.send(Command::SyncRound { slave });
+                self.collect_for(slave, true);
+                let _ = self.commands.send(Command::SyncRound { slave, round });
             }
             MasterAction::CollectSyncFinal { slave, at } => {
-                self.collect_for(slave);
+                self.collect_for(slave, false);
                 let _ = self.commands.send(Command::SyncFinal { slave, at });
             }
             MasterAction::CollectRepair { slave, digests, .. } => {
-                self.collect_for(slave);
+                self.collect_for(slave, false);
                 let digests = self.payloads.remove(&digests.handle).unwrap_or_default();
                 let _ = self.commands.send(Command::Repair { slave, digests });
             }

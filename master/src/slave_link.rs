@@ -18,6 +18,8 @@ pub enum LinkEvent {
     Control(Envelope<ControlToMaster>),
     /// A bulk message with its payload's chunks.
     Bulk(Envelope<BulkToMaster>, Vec<Vec<u8>>),
+    /// The system took a part of a synchronisation round.
+    FillSent(Incarnation),
     /// Either connection is over.
     Closed(Incarnation),
 }
@@ -157,7 +159,8 @@ impl SlaveLinks {
         let reader = BulkReader::new(reader, counter.clone());
         tokio::task::spawn_local(pump_control(incarnation, receiver, self.events.clone()));
         tokio::task::spawn_local(pump_bulk(incarnation, reader, self.events.clone()));
-        tokio::task::spawn_local(write_bulk(BulkWriter::new(writer, counter.clone()), frames));
+        let writer = BulkWriter::new(writer, counter.clone());
+        tokio::task::spawn_local(write_bulk(incarnation, writer, frames, self.events.clone()));
         let counters = [control_counter, counter];
         self.links.insert(incarnation, Link { control, bulk, counters });
     }
@@ -219,7 +222,7 @@ async fn pump_bulk(slave: Incarnation, mut reader: BulkReader, events: Unbounded
                 let parts = chunks.remove(&payload.handle).unwrap_or_default();
                 let _ = events.send(LinkEvent::Bulk(envelope, parts));
             }
-            Ok(BulkFrame::Message(_)) => {}
+            Ok(BulkFrame::Message(_) | BulkFrame::Fill { .. }) => {}
             Err(error) => {
                 tracing::debug!("bulk connection: {error}");
                 break;
@@ -229,10 +232,18 @@ async fn pump_bulk(slave: Incarnation, mut reader: BulkReader, events: Unbounded
     let _ = events.send(LinkEvent::Closed(slave));
 }
 
-async fn write_bulk(mut writer: BulkWriter, mut frames: UnboundedReceiver<BulkFrame>) {
+async fn write_bulk(
+    slave: Incarnation,
+    mut writer: BulkWriter,
+    mut frames: UnboundedReceiver<BulkFrame>,
+    events: UnboundedSender<LinkEvent>,
+) {
     while let Some(frame) = frames.recv().await {
         if writer.send(&frame).await.is_err() {
             break;
+        }
+        if matches!(frame, BulkFrame::Fill { .. }) {
+            let _ = events.send(LinkEvent::FillSent(slave));
         }
     }
 }

@@ -16,11 +16,12 @@ use ft_pair_shared::transport::{
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What a Slave needs to know.
 #[derive(Debug, Clone)]
@@ -61,9 +62,13 @@ pub enum SlaveEnd {
     Stopped(StopReason),
 }
 
+/// Parts of synchronisation rounds that are here and not yet applied, each up to 2 MiB.
+const FILLS_WAITING: usize = 8;
+
 /// What comes from the Master.
 enum LinkEvent {
     Control(Control, Vec<u8>),
+    Fill(Vec<u8>, OwnedSemaphorePermit),
     Bulk(Envelope<BulkToSlave>, Vec<Vec<u8>>),
     Closed,
 }
@@ -205,8 +210,14 @@ async fn pump_control(
 
 async fn pump_bulk(mut reader: BulkReader, events: UnboundedSender<LinkEvent>) {
     let mut chunks: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
+    let room = Arc::new(Semaphore::new(FILLS_WAITING));
     loop {
         match reader.receive().await {
+            Ok(BulkFrame::Fill { bytes }) => {
+                // Waiting here is what slows the Master down.
+                let Ok(room) = Arc::clone(&room).acquire_owned().await else { break };
+                let _ = events.send(LinkEvent::Fill(bytes, room));
+            }
             Ok(BulkFrame::Chunk { handle, bytes }) => chunks.entry(handle).or_default().push(bytes),
             Ok(BulkFrame::Message(Bulk::ToSlave(envelope))) => {
                 let handle = payload_of(&envelope.body).handle;
@@ -279,6 +290,10 @@ impl Driver {
                 self.event(SlaveEvent::Control(envelope));
             }
             LinkEvent::Control(Control::ToMaster(_), _) => {}
+            LinkEvent::Fill(chunk, room) => {
+                self.heard = Instant::now();
+                drop(self.commands.send(Command::Fill { chunk, room }));
+            }
             LinkEvent::Bulk(mut envelope, chunks) => {
                 self.heard = Instant::now();
                 payload_of_mut(&mut envelope.body).handle = self.keep(chunks);

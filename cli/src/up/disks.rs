@@ -9,6 +9,7 @@ use ft_pair_machine::image::ImageLock;
 use ft_pair_shared::{Epoch, Generation, PairId, Side};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 /// Names of an image's copies; `slave_disk` is where the user wants the first of them.
 pub fn paths(image: &Path, slave_disk: Option<&Path>) -> anyhow::Result<CopyPaths> {
@@ -76,6 +77,15 @@ pub struct Copies {
     of: [Option<PathBuf>; 2],
     /// The newest generation that was written to a copy.
     generation: Generation,
+    /// What is being written beside the copies right now.
+    noting: Option<JoinHandle<()>>,
+}
+
+/// Writes what is known of a copy beside it.
+fn note(path: &Path, meta: &CopyMeta) {
+    if let Err(error) = meta.store(path) {
+        terminal::line(&format!("ft-pair: {error}; after a crash the copies need your look"));
+    }
 }
 
 const fn index(side: Side) -> usize {
@@ -90,7 +100,7 @@ impl Copies {
     pub fn begin(paths: CopyPaths, pair: PairId) -> anyhow::Result<Self> {
         let len = std::fs::metadata(&paths.image)?.len();
         let of = [Some(paths.image.clone()), None];
-        let copies = Self { paths, pair, len, of, generation: Generation(1) };
+        let copies = Self { paths, pair, len, of, generation: Generation(1), noting: None };
         copies.meta(CopyState::InUse, Epoch(0)).store(&copies.paths.image)?;
         Ok(copies)
     }
@@ -110,45 +120,69 @@ impl Copies {
         self.len
     }
 
-    /// Makes an empty copy for a new Slave on `side`; its synchronisation fills it.
-    pub fn new_copy(&mut self, side: Side) -> anyhow::Result<PathBuf> {
+    /// Names the copy of a new Slave on `side`. What is returned makes it, empty, and may take long: the
+    /// Slave's synchronisation fills it.
+    pub fn new_copy(
+        &mut self,
+        side: Side,
+    ) -> anyhow::Result<impl FnOnce() -> anyhow::Result<()> + Send + use<>> {
+        self.noted();
         let live = self.of(side.other()).context("the live side has a disk")?;
         let path = self.paths.for_new_slave(live).to_owned();
-        self.meta(CopyState::Syncing, Epoch(0)).store(&path)?;
-        let make = || {
-            let file = File::create(&path)?;
-            file.set_permissions(std::fs::metadata(&self.paths.image)?.permissions())?;
-            file.set_len(self.len)
-        };
-        make().with_context(|| format!("cannot make the Slave's disk copy {}", path.display()))?;
         self.of[index(side)] = Some(path.clone());
-        Ok(path)
+        let meta = self.meta(CopyState::Syncing, Epoch(0));
+        let (image, len) = (self.paths.image.clone(), self.len);
+        let make = move || {
+            meta.store(&path)?;
+            let make = || {
+                let file = File::create(&path)?;
+                file.set_permissions(std::fs::metadata(&image)?.permissions())?;
+                file.set_len(len)
+            };
+            make().with_context(|| format!("cannot make the Slave's disk copy {}", path.display()))
+        };
+        Ok(make)
     }
 
     /// A side won a generation: its copy says so before anything is released in it.
     pub fn granted(&mut self, generation: Generation, side: Side, epoch: Epoch) {
+        self.noted();
         self.generation = generation;
-        self.note(side, epoch);
+        if let Some(path) = self.of(side) {
+            note(path, &self.meta(CopyState::InUse, epoch));
+        }
     }
 
     /// A side is in sync with the live one: both copies are equally good.
-    pub fn in_sync(&self, side: Side, epoch: Epoch) {
-        self.note(side, epoch);
-        self.note(side.other(), epoch);
+    ///
+    /// Said in the background, since nothing waits for it: until it is said, a crash leaves the live
+    /// side's copy as the only one, and that one has everything.
+    pub fn in_sync(&mut self, side: Side, epoch: Epoch) {
+        self.noted();
+        let meta = self.meta(CopyState::InUse, epoch);
+        let paths: Vec<PathBuf> =
+            [side, side.other()].iter().filter_map(|side| self.of(*side)).map(Into::into).collect();
+        self.noting = Some(std::thread::spawn(move || {
+            for path in paths {
+                note(&path, &meta);
+            }
+        }));
     }
 
-    fn note(&self, side: Side, epoch: Epoch) {
-        let Some(path) = self.of(side) else { return };
-        if let Err(error) = self.meta(CopyState::InUse, epoch).store(path) {
-            terminal::line(&format!("ft-pair: {error}; after a crash the copies need your look"));
+    /// Waits for what is written in the background: an older word never replaces a newer one.
+    fn noted(&mut self) {
+        if let Some(noting) = self.noting.take() {
+            // A panic there was printed; the next word is written all the same.
+            drop(noting.join());
         }
     }
 
     /// Everything has ended, `live` was live last: the image becomes the newest, the other copies go.
-    pub fn end(self, live: Option<Side>, epoch: Epoch) -> anyhow::Result<()> {
-        if let Some(live) = live {
+    pub fn end(mut self, live: Option<Side>, epoch: Epoch) -> anyhow::Result<()> {
+        self.noted();
+        if let Some(path) = live.and_then(|live| self.of(live)) {
             // Ahead of a copy that is only in sync: that one may have been cut off.
-            self.note(live, epoch.next());
+            note(path, &self.meta(CopyState::InUse, epoch.next()));
         }
         settle(&self.paths)
     }
@@ -165,13 +199,14 @@ mod tests {
         std::fs::write(&image, [1; 1024]).unwrap();
         let lock = lock_newest(&image, None).unwrap();
         let mut copies = Copies::begin(paths(&image, None).unwrap(), PairId([3; 16])).unwrap();
-        let slave = copies.new_copy(Side::B).unwrap();
+        copies.new_copy(Side::B).unwrap()().unwrap();
+        let slave = copies.of(Side::B).unwrap().to_owned();
         assert_ne!(slave, std::fs::canonicalize(&image).unwrap());
         std::fs::write(&slave, [2; 1024]).unwrap();
         copies.in_sync(Side::B, Epoch(7));
         copies.granted(Generation(2), Side::B, Epoch(7));
-        let second = copies.new_copy(Side::A).unwrap();
-        assert_ne!(second, slave);
+        copies.new_copy(Side::A).unwrap()().unwrap();
+        assert_ne!(copies.of(Side::A).unwrap(), slave);
         drop(lock);
         copies.end(Some(Side::B), Epoch(9)).unwrap();
         assert_eq!(std::fs::read(&image).unwrap(), [2; 1024]);
@@ -184,7 +219,7 @@ mod tests {
         let image = dir.path().join("guest.img");
         std::fs::write(&image, [1; 1024]).unwrap();
         let mut copies = Copies::begin(paths(&image, None).unwrap(), PairId([3; 16])).unwrap();
-        copies.new_copy(Side::B).unwrap();
+        copies.new_copy(Side::B).unwrap()().unwrap();
         copies.end(Some(Side::A), Epoch(9)).unwrap();
         assert_eq!(std::fs::read(&image).unwrap(), [1; 1024]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

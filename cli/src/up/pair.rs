@@ -5,6 +5,7 @@ use super::disks::{self, Copies};
 use super::{Request, Supervisor};
 use crate::guest;
 use crate::side::Role;
+use anyhow::Context as _;
 use ft_pair_machine::MachineConfig;
 use ft_pair_machine::image::GuestSource;
 use ft_pair_shared::protocol::{Process, QuietReason, Sink, SinkError, Witness, WitnessRequest};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How long the guest gets to notice a press of the power button.
@@ -71,6 +73,8 @@ pub struct Pair<'s, 'a> {
     /// When to press the power button again: a guest that still boots takes no notice.
     press: Option<Instant>,
     pub(super) respawn: Option<Instant>,
+    /// The disk copy of the next Slave is being made.
+    pub(super) preparing: Option<JoinHandle<anyhow::Result<()>>>,
     /// Slaves in a row that never protected the guest.
     pub(super) failures: u32,
     pub(super) notice: Option<String>,
@@ -117,6 +121,7 @@ impl<'s, 'a> Pair<'s, 'a> {
             grace: None,
             press: None,
             respawn: None,
+            preparing: None,
             failures: 0,
             notice: None,
             master_died: None,
@@ -143,6 +148,7 @@ impl<'s, 'a> Pair<'s, 'a> {
                 Some((process, event)) = self.child_events.recv() => self.child_event(process, event),
                 Some(request) = self.sup.requests.recv() => self.request(request),
                 () = moved.notified() => self.accept_held(),
+                made = prepared(&mut self.preparing) => self.copy_is_ready(made),
                 () = sleep_until(timer) => self.timers(),
             }
         };
@@ -288,7 +294,7 @@ impl<'s, 'a> Pair<'s, 'a> {
                 }
             }
             WitnessRequest::SetInSync { peer, .. } => {
-                if let Some(copies) = &self.copies {
+                if let Some(copies) = &mut self.copies {
                     copies.in_sync(peer.side, epoch);
                 }
             }
@@ -470,12 +476,24 @@ impl<'s, 'a> Pair<'s, 'a> {
                 }
             }
         }
+        if let Some(preparing) = self.preparing.take() {
+            // Its copy is not needed any more, but has to be there to be removed.
+            drop(preparing.await);
+        }
         let live = self.witness.record().owner.map(|owner| owner.side);
         if let Some(copies) = self.copies.take() {
             copies.end(live, self.sup.events.epoch())?;
         }
         Ok(())
     }
+}
+
+/// Waits for the copy that is being made; for ever, if none is.
+async fn prepared(preparing: &mut Option<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
+    let Some(handle) = preparing else { return std::future::pending().await };
+    let made = handle.await;
+    *preparing = None;
+    made.context("the disk copy was not made")?
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -38,16 +38,26 @@ impl Pair<'_, '_> {
     /// Starts a Slave for the live side, if there is none.
     pub(super) fn start_slave(&mut self) {
         let Some(live) = self.live else { return };
-        if self.end.is_some() || self.children.len() != 1 {
+        if self.end.is_some() || self.children.len() != 1 || self.preparing.is_some() {
             return;
         }
         let side = live.process.side.other();
-        let copy = match &mut self.copies {
-            Some(copies) => copies.new_copy(side).map(drop),
-            None => Ok(()),
-        };
+        let Some(copies) = &mut self.copies else { return self.copy_is_ready(Ok(())) };
+        match copies.new_copy(side) {
+            // The host's disk may be slow, and the guest's output goes through this thread.
+            Ok(make) => self.preparing = Some(tokio::task::spawn_blocking(make)),
+            Err(error) => self.copy_is_ready(Err(error)),
+        }
+    }
+
+    /// The Slave's copy was made, or not.
+    pub(super) fn copy_is_ready(&mut self, made: anyhow::Result<()>) {
+        let Some(live) = self.live else { return };
+        if self.end.is_some() || self.children.len() != 1 {
+            return;
+        }
         let role = Role::Follow { control: live.control, bulk: live.bulk };
-        let started = copy.and_then(|()| self.start(side, "slave", role));
+        let started = made.and_then(|()| self.start(live.process.side.other(), "slave", role));
         if let Err(error) = started {
             self.notice = Some(format!("{error:#}"));
             self.slave_failed();
@@ -101,11 +111,14 @@ impl Pair<'_, '_> {
             self.sup.reporter.status(&format!("{name} {text}"));
         } else {
             let was_protected = std::mem::take(&mut self.protected);
-            if child.dismissed {
-                self.sup.reporter.status(&format!("the former peer (process {}) ended", child.pid));
+            let text = if child.dismissed {
+                format!("the former peer (process {}) ended", child.pid)
+            } else if was_protected {
+                format!("unprotected: {name} ended ({how}); the guest goes on without one")
             } else {
-                self.sup.reporter.status(&format!("{name} ended ({how}); the guest goes on"));
-            }
+                format!("{name} ended ({how})")
+            };
+            self.sup.reporter.status(&text);
             if was_protected || child.dismissed {
                 self.failures = 0;
                 self.respawn = Some(Instant::now() + Duration::from_millis(200));

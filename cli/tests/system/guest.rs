@@ -1,5 +1,6 @@
 //! A pair under test: the real command on a private copy of the Debian image.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
@@ -35,27 +36,49 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// What the guest wrote to its ledger file, read from the image without mounting it.
-    pub fn disk_ledger(&self) -> String {
-        let output = Command::new("/sbin/debugfs")
-            .args(["-R", "cat /var/ledger.txt"])
-            .arg(self.path("guest.img"))
-            .output()
-            .expect("debugfs is installed (`make deps`)");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+    /// What the guest wrote to its ledger file.
+    pub fn disk_ledger(&self) -> Vec<Line> {
+        ledger_in(&self.path("guest.img"))
     }
 
     /// Checks the file system; changes nothing.
     pub fn fsck(&self) {
-        let image = self.path("guest.img");
-        let output = Command::new("/sbin/e2fsck").arg("-fn").arg(image).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let (code, said) = e2fsck("-fn", &self.path("guest.img"));
+        assert_eq!(code, Some(0), "{said}");
     }
 
-    /// Names of all files here.
-    pub fn names(&self) -> Vec<String> {
+    /// Recovers the journal on a copy, as mounting would, checks the copy, and gives its ledger.
+    pub fn ledger_after_recovery(&self) -> Vec<Line> {
+        let copy = self.path("recovered.img");
+        ft_pair_machine::disk::make_copy(&self.path("guest.img"), &copy, &mut |_, _| ()).unwrap();
+        // 1: the journal was recovered, all is well.
+        let (code, said) = e2fsck("-fy", &copy);
+        assert!(matches!(code, Some(0 | 1)), "{code:?}: {said}");
+        let (code, said) = e2fsck("-fn", &copy);
+        assert_eq!(code, Some(0), "{said}");
+        let ledger = ledger_in(&copy);
+        fs::remove_file(copy).unwrap();
+        ledger
+    }
+
+    /// Nothing is left but the image and what the test itself keeps.
+    pub fn assert_tidy(&self) {
         let entries = fs::read_dir(self.0.path()).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let kept = ["guest.img", "console.txt", "errors.txt", "events"];
+        assert!(names.iter().all(|name| kept.contains(&name.as_str())), "{names:?}");
+        assert_eq!(self.processes(), Vec::<u64>::new(), "no process is left running");
+    }
+
+    /// Processes that work in this folder.
+    pub fn processes(&self) -> Vec<u64> {
+        let here = fs::canonicalize(self.0.path()).unwrap();
+        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            (fs::read_link(entry.path().join("cwd")).ok()? == here).then_some(pid)
+        });
+        pids.filter(|pid| process_lives(*pid)).collect()
     }
 
     /// Runs `ft-pair` with arguments here.
@@ -64,6 +87,7 @@ impl Folder {
             .args(args)
             .current_dir(self.0.path())
             .env("XDG_RUNTIME_DIR", self.0.path())
+            .env("TMPDIR", self.0.path())
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .output()
@@ -79,6 +103,7 @@ impl Folder {
             .args(more)
             .current_dir(self.0.path())
             .env("XDG_RUNTIME_DIR", self.0.path())
+            .env("TMPDIR", self.0.path())
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(File::create(&console).unwrap())
@@ -114,9 +139,19 @@ impl Guest<'_> {
         String::from_utf8_lossy(&fs::read(&self.errors).unwrap()).into_owned()
     }
 
-    /// Numbers of the ledger lines on the console, in the order in which they came.
-    pub fn ledger(&self) -> Vec<u64> {
-        ledger_numbers(&self.console())
+    /// The ledger lines on the console, in the order in which they came.
+    pub fn ledger(&self) -> Vec<Line> {
+        ledger_lines(&self.console())
+    }
+
+    /// Waits until the guest writes its ledger.
+    pub fn until_ledger(&mut self) {
+        self.until("the first ledger lines", 180, |guest| guest.ledger().len() > 5);
+    }
+
+    /// Waits for a shell that takes input.
+    pub fn until_shell(&mut self) {
+        self.until("a shell", 180, |guest| guest.console().contains("~# "));
     }
 
     /// Waits until something holds; fails with all that was said otherwise.
@@ -151,11 +186,25 @@ impl Guest<'_> {
         self.until("more ledger lines", 120, |guest| guest.ledger().len() >= wanted);
     }
 
-    /// Kills a side (`master`, `slave`) by its process id; gives the id.
-    pub fn kill(&self, side: &str) -> u64 {
+    /// Sends a signal to a side (`master`, `slave`) by its process id; gives the id.
+    pub fn signal(&self, side: &str, signal: Signal) -> u64 {
         let pid = self.status()[side]["pid"].as_u64().expect("the side has a process");
-        let raw = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
+        signal_process(pid, signal);
+        pid
+    }
+
+    /// Kills a side; gives its process id.
+    pub fn kill(&self, side: &str) -> u64 {
+        self.signal(side, Signal::KILL)
+    }
+
+    /// Waits for a Slave's process other than `former`, which has yet to be synchronised.
+    pub fn until_new_slave(&mut self, former: u64) -> u64 {
+        let mut pid = 0;
+        self.until("a new Slave", 60, |guest| {
+            pid = guest.status()["slave"]["pid"].as_u64().unwrap_or(0);
+            pid != 0 && pid != former
+        });
         pid
     }
 
@@ -171,10 +220,14 @@ impl Guest<'_> {
         stdin.flush().unwrap();
     }
 
-    /// Asks for a power-off and waits for the end.
+    /// Sends SIGTERM to the supervisor.
+    pub fn terminate(&self) {
+        signal_process(u64::from(self.child.id()), Signal::TERM);
+    }
+
+    /// Asks for a power-off by signal and waits for the end.
     pub fn down(&mut self) -> ExitStatus {
-        let raw = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(raw, rustix::process::Signal::TERM).unwrap();
+        self.terminate();
         self.ended(90)
     }
 
@@ -196,22 +249,68 @@ impl Guest<'_> {
     }
 }
 
-/// Numbers of the whole `ledger N up T` lines in a text.
-pub fn ledger_numbers(text: &str) -> Vec<u64> {
-    text.lines()
-        .filter_map(|line| {
-            let (_, rest) = line.split_once("ledger ")?;
-            let (number, rest) = rest.split_once(' ')?;
-            rest.starts_with("up ").then(|| number.parse().ok())?
-        })
-        .collect()
+/// A line of the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    pub number: u64,
+    /// Hundredths of a second since the guest booted.
+    pub uptime: u64,
 }
 
-/// Checks that numbers go 1, 2, 3, ...
-pub fn assert_whole(numbers: &[u64], of: &str) {
-    for (i, number) in numbers.iter().enumerate() {
-        assert_eq!(*number, i as u64 + 1, "the {of} ledger has a line missing, doubled or moved");
+/// The complete `ledger NUMBER up SECONDS.HUNDREDTHS` lines in a text.
+pub fn ledger_lines(text: &str) -> Vec<Line> {
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let parse = |line: &str| {
+        let (_, rest) = line.trim_end_matches('\r').split_once("ledger ")?;
+        let (number, rest) = rest.split_once(' ')?;
+        let (seconds, hundredths) = rest.strip_prefix("up ")?.split_once('.')?;
+        let uptime = seconds.parse::<u64>().ok()? * 100 + hundredths.parse::<u64>().ok()?;
+        (hundredths.len() == 2).then_some(Line { number: number.parse().ok()?, uptime })
+    };
+    whole.lines().filter_map(parse).collect()
+}
+
+/// The ledger in an image, read without mounting it. Every line of the file must be one of the ledger.
+fn ledger_in(image: &Path) -> Vec<Line> {
+    let output = Command::new("/sbin/debugfs")
+        .args(["-R", "cat /var/ledger.txt"])
+        .arg(image)
+        .output()
+        .expect("debugfs is installed (`make deps`)");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = ledger_lines(&text);
+    assert_eq!(lines.len(), text.matches('\n').count(), "the disk's ledger is damaged: {text}");
+    lines
+}
+
+fn e2fsck(how: &str, image: &Path) -> (Option<i32>, String) {
+    let output = Command::new("/sbin/e2fsck").arg(how).arg(image).output();
+    let output = output.expect("e2fsck is installed (`make deps`)");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Checks that a ledger goes `first`, `first` + 1, ...
+pub fn assert_whole(lines: &[Line], first: u64, of: &str) {
+    for (i, line) in lines.iter().enumerate() {
+        let wanted = first + i as u64;
+        assert_eq!(line.number, wanted, "the {of} ledger has a line missing, doubled or moved");
     }
+}
+
+/// Checks that the uptime of one boot never falls.
+pub fn assert_monotonic(lines: &[Line]) {
+    assert!(lines.is_sorted_by_key(|line| line.uptime), "the uptime falls: {lines:?}");
+}
+
+/// Checks that every line on the console is on the disk, just so; lines that are not out yet may follow.
+pub fn assert_on_disk(console: &[Line], disk: &[Line]) {
+    assert!(disk.len() >= console.len(), "the disk lacks lines that the world has seen");
+    assert_eq!(&disk[..console.len()], console, "disk and console differ");
+}
+
+pub fn signal_process(pid: u64, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 pub fn process_lives(pid: u64) -> bool {

@@ -1,56 +1,104 @@
 //! Recordings replay to the same digests; damaged ones are refused.
 
 use super::guest::{APPEND, Folder, alone};
+use super::seed::Random;
 use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
-fn record(folder: &Folder, dir: &str, words: &[&str]) {
+/// A boot, commands typed in pieces at random moments, disk traffic, power-off.
+fn record(folder: &Folder, dir: &str, seed: u64) {
+    let mut random = Random::new(seed);
     let mut guest = folder.start("run", APPEND, &["--record", dir]);
-    guest.until("a shell", 180, |guest| guest.console().contains("~# "));
-    for (n, word) in words.iter().enumerate() {
-        guest.type_text(word);
-        std::thread::sleep(Duration::from_millis(37 * (n as u64 % 5)));
+    // Some of it before anybody reads it.
+    guest.until("the kernel", 60, |guest| guest.console().contains("Linux version"));
+    guest.type_text("# early\n");
+    guest.until_shell();
+    for _ in 0..8 {
+        for piece in ["echo ", &random.word(6), " >> /root/", &random.word(1), "; sync", "\n"] {
+            guest.type_text(piece);
+            std::thread::sleep(Duration::from_millis(random.below(60)));
+        }
     }
-    guest.type_text("\nfor i in 1 2 3; do cp -r /etc /root/c$i; sync; done; poweroff\n");
+    guest.type_text("for i in 1 2 3; do cp -r /etc /root/c$i; sync; done; poweroff\n");
     let status = guest.ended(180);
     assert!(status.success(), "{}", guest.errors());
 }
 
-fn replay(folder: &Folder, dir: &str) -> (Option<i32>, String) {
-    let output = folder.ft_pair(&["replay", dir]);
+/// Exit code and everything said.
+fn said(folder: &Folder, args: &[&str]) -> (Option<i32>, String) {
+    let output = folder.ft_pair(args);
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn json(folder: &Folder, args: &[&str]) -> Value {
+    let output = folder.ft_pair(args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn first_segment(folder: &Folder, dir: &str) -> PathBuf {
+    folder.path(dir).join("segment-000000.ftlog")
+}
+
+/// Checks that the log is refused for what was done to its first segment; puts that back.
+fn refused(folder: &Folder, what: &str, damage: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    let path = first_segment(folder, "first");
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, damage(good.clone())).unwrap();
+    for command in ["verify", "show"] {
+        let (code, text) = said(folder, &["log", command, "first"]);
+        assert_eq!(code, Some(1), "{what}, log {command}: {text}");
+        let last = text.lines().rev().take(3).collect::<String>();
+        assert!(last.contains("segment 0"), "{what}, log {command}, names the place: {last}");
+    }
+    fs::write(&path, good).unwrap();
 }
 
 #[test]
 fn two_recordings_of_one_image_both_replay() {
     let _alone = alone();
     let folder = Folder::new();
-    record(&folder, "first", &["ec", "ho hel", "lo", "; ls /"]);
-    record(&folder, "second", &["id", "; ls /root"]);
+    record(&folder, "first", 0x5eed_0003);
+    record(&folder, "second", 0x5eed_0004);
     for dir in ["first", "second"] {
-        let (code, text) = replay(&folder, dir);
-        assert_eq!(code, Some(0), "{dir}: {text}");
-        let verified = folder.ft_pair(&["log", "verify", dir]);
-        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
-    }
-    let stat = folder.ft_pair(&["log", "stat", "first", "--json"]);
-    let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
-    assert!(stat.is_object());
-    let bytes = std::fs::metadata(folder.path("first").join("segment-000000.ftlog"))
-        .or_else(|_| std::fs::metadata(folder.path("first").join("segment-000001.ftlog")))
-        .unwrap()
-        .len();
-    assert!(bytes < 1 << 20, "a boot and some work took {bytes} bytes of log, digests included");
+        let stat = json(&folder, &["log", "stat", dir, "--json"]);
+        assert_eq!(stat["finished"], true);
+        assert!(stat["console"]["count"].as_u64().unwrap() > 10, "{stat}");
+        assert!(stat["inputs"]["bytes"].as_u64().unwrap() < 1 << 20, "{stat}");
+        let (code, text) = said(&folder, &["log", "verify", dir]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("good"), "{text}");
 
-    // One flipped bit in the middle: refused with the place, and what was before it replays.
-    let segment = std::fs::read_dir(folder.path("first")).unwrap().map(|e| e.unwrap().path());
-    let segment = segment.filter(|p| p.extension().is_some_and(|e| e == "ftlog")).min().unwrap();
-    let mut damaged = std::fs::read(&segment).unwrap();
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 4;
-    std::fs::write(&segment, damaged).unwrap();
-    let (code, text) = replay(&folder, "first");
+        let replayed = json(&folder, &["replay", dir, "--json"]);
+        assert_eq!(replayed["result"], "equal", "{replayed}");
+        assert_eq!(replayed["epochs"], stat["epochs"]["count"], "every epoch is compared");
+    }
+
+    refused(&folder, "a flipped bit", |mut bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        bytes
+    });
+    refused(&folder, "cut off", |mut bytes| {
+        bytes.truncate(bytes.len() / 2);
+        bytes
+    });
+    let foreign = fs::read(first_segment(&folder, "second")).unwrap();
+    refused(&folder, "another recording's segment", |_| foreign);
+    let (code, text) = said(&folder, &["log", "verify", "first"]);
+    assert_eq!(code, Some(0), "put back, it is good: {text}");
+
+    // What is intact before the damage replays, then the place is named.
+    let path = first_segment(&folder, "first");
+    let mut bytes = fs::read(&path).unwrap();
+    let early = bytes.len() / 4;
+    bytes[early] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let (code, text) = said(&folder, &["replay", "first"]);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("segment"), "the place is named: {text}");
+    assert!(text.contains("the log is bad") && text.contains("segment"), "{text}");
 }

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const PAGES_AT_ONCE: usize = 256;
 /// Disk blocks collected between two slices.
 const BLOCKS_AT_ONCE: usize = 256;
+/// Parts of a round that may wait for the connection, each up to 2 MiB.
+const PARTS_WAITING: usize = 8;
 
 /// A round under way.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ struct Round {
     slave: Incarnation,
     pages: VecDeque<u32>,
     blocks: VecDeque<u64>,
+    /// Parts that the connection has yet to take.
+    waiting: usize,
 }
 
 /// What is being collected, and the disk blocks written since the last round began.
@@ -29,8 +33,17 @@ pub(super) struct CollectState {
 }
 
 impl CollectState {
-    pub fn busy(&self) -> bool {
-        self.round.is_some()
+    /// True if a part can be collected now.
+    pub fn can_go_on(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| round.waiting < PARTS_WAITING)
+    }
+
+    /// The connection to a Slave took a part.
+    pub fn part_sent(&mut self, slave: Incarnation) {
+        if let Some(round) = self.round.as_mut().filter(|round| round.slave == slave) {
+            // Those of the round before may still be under way when a round begins.
+            round.waiting = round.waiting.saturating_sub(1);
+        }
     }
 
     pub fn note_blocks(&mut self, written: &[u64]) {
@@ -42,8 +55,12 @@ impl CollectState {
 
 impl Live {
     /// Begins a round: everything at first, then what was dirtied since the round before.
-    pub(super) fn begin_round(&mut self, slave: Incarnation) {
+    pub(super) fn begin_round(&mut self, slave: Incarnation, round: u32) {
         self.digesting = true;
+        if round == 1 {
+            // What an earlier Slave was sent does not help this one.
+            self.collect = CollectState::default();
+        }
         let dirty = self.machine.take_dirty_long();
         let (pages, blocks) = match self.collect.blocks.replace(BTreeSet::new()) {
             None => {
@@ -53,11 +70,14 @@ impl Live {
             }
             Some(blocks) => (dirty.into(), blocks.into_iter().collect()),
         };
-        self.collect.round = Some(Round { slave, pages, blocks });
+        self.collect.round = Some(Round { slave, pages, blocks, waiting: 0 });
     }
 
     /// Collects a bounded part of the round under way.
     pub(super) fn collect_some(&mut self) {
+        if !self.collect.can_go_on() {
+            return;
+        }
         let Some(mut round) = self.collect.round.take() else { return };
         let mut chunk = ChunkWriter::default();
         let pages = round.pages.len().min(PAGES_AT_ONCE);
@@ -68,6 +88,7 @@ impl Live {
         for block in round.blocks.drain(..blocks) {
             self.put_block(&mut chunk, block);
         }
+        round.waiting += 1;
         self.part(chunk);
         if round.pages.is_empty() && round.blocks.is_empty() {
             let blocks = self.collect.blocks.as_ref().map_or(0, BTreeSet::len);

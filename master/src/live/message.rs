@@ -41,6 +41,13 @@ pub enum Command {
     SyncRound {
         /// For which Slave.
         slave: Incarnation,
+        /// Counts its rounds, from 1: the first sends everything.
+        round: u32,
+    },
+    /// The connection took a part of a round: there is room for another.
+    PartSent {
+        /// To which Slave.
+        slave: Incarnation,
     },
     /// The guest stands: send the rest, and feed from here on.
     SyncFinal {

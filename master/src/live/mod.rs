@@ -4,6 +4,8 @@
 mod collect;
 mod epoch;
 mod message;
+#[cfg(test)]
+mod tests;
 
 pub use message::{Chunk, Command, EpochFigures, Feed, Report};
 
@@ -167,7 +169,7 @@ impl Live {
             self.end_epoch();
         }
         self.tell_horizon();
-        if self.collect.busy() {
+        if self.collect.can_go_on() {
             // The time is better spent on the synchronisation than on waiting.
             return self.wake_if_due(deadline, Instant::now());
         }
@@ -216,7 +218,7 @@ impl Live {
 
     fn take_commands(&mut self) -> Next {
         loop {
-            let command = if self.standing && !self.collect.busy() {
+            let command = if self.standing && !self.collect.can_go_on() {
                 self.commands.recv().unwrap_or(Command::Quit)
             } else {
                 match self.commands.try_recv() {
@@ -245,7 +247,8 @@ impl Live {
                 self.pacer.stood(Instant::now(), self.machine.position().retired);
             }
             Command::StopFeeding => self.stop_feeding(),
-            Command::SyncRound { slave } => self.begin_round(slave),
+            Command::SyncRound { slave, round } => self.begin_round(slave, round),
+            Command::PartSent { slave } => self.collect.part_sent(slave),
             Command::SyncFinal { slave, at } => self.send_final(slave, &at),
             Command::Repair { slave, digests } => self.send_repair(slave, &digests),
             Command::Committed(epoch) => self.epoch.forget_until(epoch),

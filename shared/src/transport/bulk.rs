@@ -11,6 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 const CHUNK: u8 = 1;
 const MESSAGE: u8 = 2;
+const FILL: u8 = 3;
 const HEAD: usize = 17;
 /// The longest frame that is accepted.
 const MAX_FRAME: usize = 256 << 20;
@@ -22,6 +23,11 @@ pub enum BulkFrame {
     Chunk {
         /// The sender's name for the payload.
         handle: u64,
+        /// Encoded items.
+        bytes: Vec<u8>,
+    },
+    /// Part of a synchronisation round: applied as it comes, so that neither side holds a whole round.
+    Fill {
         /// Encoded items.
         bytes: Vec<u8>,
     },
@@ -51,6 +57,7 @@ impl BulkWriter {
         let message;
         let (kind, handle, bytes) = match frame {
             BulkFrame::Chunk { handle, bytes } => (CHUNK, *handle, bytes),
+            BulkFrame::Fill { bytes } => (FILL, 0, bytes),
             BulkFrame::Message(bulk) => {
                 message = postcard::to_stdvec(bulk)
                     .map_err(|_| LinkError::Malformed { what: "bulk message" })?;
@@ -95,6 +102,7 @@ impl BulkReader {
         }
         match head[0] {
             CHUNK => Ok(BulkFrame::Chunk { handle, bytes }),
+            FILL => Ok(BulkFrame::Fill { bytes }),
             MESSAGE => postcard::from_bytes(&bytes)
                 .map(BulkFrame::Message)
                 .map_err(|_| LinkError::Malformed { what: "bulk message" }),

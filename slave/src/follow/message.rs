@@ -3,15 +3,23 @@
 use ft_pair_shared::protocol::{EpochMark, RootDigest};
 use ft_pair_shared::supervision::Fault;
 use ft_pair_shared::{Epoch, Output, Position};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Told to the thread.
 #[derive(Debug)]
 pub enum Command {
     /// Pages and sectors of a synchronisation round: applied as they come, nothing runs yet.
+    Fill {
+        /// Encoded items.
+        chunk: Vec<u8>,
+        /// Given back once they are applied: the room that they took on the way.
+        room: OwnedSemaphorePermit,
+    },
+    /// All of a synchronisation round is here.
     SyncPages {
         /// The round.
         round: u32,
-        /// The payload.
+        /// What of it did not come as [`Command::Fill`].
         chunks: Vec<Vec<u8>>,
     },
     /// The last part of a synchronisation.

@@ -128,6 +128,10 @@ impl Follow {
 
     fn command(&mut self, command: Command) -> Result<Option<End>, String> {
         match command {
+            Command::Fill { chunk, room } => {
+                self.fill(&[chunk])?;
+                drop(room);
+            }
             Command::SyncPages { round, chunks } => {
                 self.fill(&chunks)?;
                 self.sync_filled()?;

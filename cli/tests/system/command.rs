@@ -1,0 +1,88 @@
+//! The command as a user meets it: status, stats, failover, down, signals, exit codes.
+
+use super::guest::{APPEND, Folder, alone};
+use super::up;
+use serde_json::Value;
+use std::process::Output;
+
+fn json(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("one JSON object")
+}
+
+#[test]
+fn a_running_pair_is_asked_and_told() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let mut guest = folder.start("up", APPEND, &up(&[]));
+    guest.until_shell();
+    guest.until_protected();
+
+    let status = json(&folder.ft_pair(&["status", "pair", "--json"]));
+    assert_eq!(status["name"], "pair");
+    assert_eq!(status["protected"], true);
+    assert_eq!(status["generation"], 1);
+    assert_eq!(status["active"], "replay");
+    assert_eq!(status["mem"], 256 << 20);
+    assert!(status["epoch"].as_u64().unwrap() > 0 && status["uptime_s"].as_f64().unwrap() > 0.0);
+    assert!(status["image"].as_str().unwrap().ends_with("guest.img"));
+    let mut pids = ["master", "slave"].map(|side| status[side]["pid"].as_u64().unwrap()).to_vec();
+    assert_ne!(status["master"]["side"], status["slave"]["side"]);
+    pids.push(status["supervisor"].as_u64().unwrap());
+    pids.sort_unstable();
+    let mut found = folder.processes();
+    found.sort_unstable();
+    assert_eq!(found, pids, "the pair's processes, and who is who");
+    let people = folder.ft_pair(&["status"]);
+    assert!(String::from_utf8_lossy(&people.stdout).contains("protected   yes"));
+    let stats = json(&folder.ft_pair(&["stats", "pair", "--json"]));
+    assert_eq!(stats["resyncs"], 1);
+    assert_eq!(stats["diverged_pages"], 0);
+
+    let second = folder.ft_pair(&["up", "guest.img", "--name", "other", "--mem", "256M"]);
+    assert_eq!(second.status.code(), Some(2), "an image in use is refused");
+    assert_eq!(folder.ft_pair(&["status", "nobody"]).status.code(), Some(2));
+
+    // Ctrl-C is the guest's. Its terminal drops what was typed and not yet read, so wait for each answer.
+    guest.type_text("echo asleep-$((6 * 7)); sleep 1000\n");
+    guest.until("the guest sleeps", 60, |guest| guest.console().contains("asleep-42"));
+    let prompts = guest.console().matches("~# ").count();
+    guest.type_text("\u{3}");
+    guest.until("a prompt", 60, |guest| guest.console().matches("~# ").count() > prompts);
+    guest.type_text("echo back-$((6 * 7))\n");
+    guest.until("the shell again", 60, |guest| guest.console().contains("back-42"));
+
+    let slave = guest.status()["slave"]["pid"].clone();
+    let failover = json(&folder.ft_pair(&["failover", "pair", "--json"]));
+    assert_eq!(failover["generation"], 2);
+    let status = guest.status();
+    assert_eq!((&status["master"]["pid"], &status["generation"]), (&slave, &Value::from(2)));
+    guest.until_protected();
+    guest.type_text("echo still-$((6 * 7))\n");
+    guest.until("the shell still", 60, |guest| guest.console().contains("still-42"));
+
+    let down = json(&folder.ft_pair(&["down", "pair", "--json"]));
+    assert_eq!(down["off"], true);
+    assert_eq!(guest.ended(60).code(), Some(0), "{}", guest.errors());
+    assert_eq!(guest.events("exit").len(), 1);
+    drop(guest);
+    assert_eq!(folder.ft_pair(&["status", "pair"]).status.code(), Some(2), "nobody to ask");
+    assert_eq!(folder.ft_pair(&["down", "pair"]).status.code(), Some(2));
+    folder.fsck();
+    folder.assert_tidy();
+}
+
+#[test]
+fn a_second_signal_stops_at_once_and_fails() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let mut guest = folder.start("up", APPEND, &up(&[]));
+    guest.until("the kernel", 60, |guest| guest.console().contains("Linux version"));
+    guest.terminate();
+    guest.until("it asks the guest", 30, |guest| guest.errors().contains("power off"));
+    guest.terminate();
+    assert_eq!(guest.ended(60).code(), Some(1), "{}", guest.errors());
+    assert!(guest.errors().contains("stopped at once"), "{}", guest.errors());
+    drop(guest);
+    folder.assert_tidy();
+}
