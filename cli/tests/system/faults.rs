@@ -1,8 +1,10 @@
 //! Injected faults are found and repaired; without them nothing ever differs.
 
 use super::guest::{APPEND, Folder, Guest, alone, assert_on_disk, assert_whole};
+use super::seed::Random;
 use super::{ledger, up};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 fn diverged(guest: &Guest<'_>) -> u64 {
     guest.events("epoch").iter().map(|event| event["diverged_pages"].as_u64().unwrap()).sum()
@@ -14,15 +16,15 @@ fn inject_until_found(folder: &Folder, guest: &mut Guest<'_>, fault: &[&str], pa
     let repairs = |guest: &Guest<'_>| guest.errors().matches("ft-pair: protected").count();
     let before = repairs(guest);
     let args: Vec<&str> = ["inject", "pair"].iter().chain(fault).copied().collect();
-    let mut next = std::time::Instant::now();
+    let mut next = Instant::now();
     guest.until(&format!("{fault:?} found and repaired"), 180, |guest| {
         if repairs(guest) > before {
             return true;
         }
-        if next.elapsed() > std::time::Duration::ZERO {
+        if next.elapsed() > Duration::ZERO {
             let output = folder.ft_pair(&args);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            next = std::time::Instant::now() + std::time::Duration::from_secs(patience);
+            next = Instant::now() + Duration::from_secs(patience);
         }
         false
     });
@@ -60,6 +62,77 @@ fn faults_are_found_repaired_and_forgotten() {
     assert_whole(&disk, 1, "disk's");
     assert_on_disk(&released, &disk);
     folder.fsck();
+}
+
+/// Injects until the pair says that something differs; returns at once then, with the repair under way.
+fn inject_until_noticed(folder: &Folder, guest: &Guest<'_>) {
+    let before = guest.errors().len();
+    for _ in 0..60 {
+        let output = folder.ft_pair(&["inject", "pair", "dirty-memory"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let injected = Instant::now();
+        while injected.elapsed() < Duration::from_secs(1) {
+            if guest.errors().len() > before {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    panic!("no fault was noticed: {}", guest.errors());
+}
+
+/// A side dies while a repair is collected, staged or applied, or just after it.
+#[test]
+fn sides_die_around_repairs() {
+    let _alone = alone();
+    let mut random = Random::new(0x5eed_0005);
+    let (mut survived, mut lost) = (0, 0);
+    for _ in 0..2 {
+        let folder = Folder::new();
+        let mut guest = folder.start("up", &ledger(), &up(&[]));
+        guest.until_ledger();
+        let mut ended = false;
+        for who in ["slave", "master", "slave", "master", "master"] {
+            guest.until_protected();
+            let before = guest.events("failover").len();
+            inject_until_noticed(&folder, &guest);
+            std::thread::sleep(Duration::from_millis(random.below(12)));
+            let dead = guest.kill(who);
+            if who == "slave" {
+                guest.until_new_slave(dead);
+                guest.until_more_lines(5);
+                assert_eq!(guest.events("failover").len(), before, "{}", guest.errors());
+                continue;
+            }
+            // A Slave that has seen a difference, and is not yet repaired, must not go live.
+            guest.until("the Slave is live, or says why not", 30, |guest| {
+                ended = guest.has_ended();
+                ended || guest.events("failover").len() > before
+            });
+            if ended {
+                break;
+            }
+            survived += 1;
+            guest.until_more_lines(5);
+        }
+        if ended {
+            lost += 1;
+            assert!(guest.errors().contains("does not go live"), "{}", guest.errors());
+            let (released, disk) = (guest.ledger(), folder.ledger_after_recovery());
+            assert_whole(&released, 1, "console's");
+            assert_on_disk(&released, &disk);
+            continue;
+        }
+        assert!(guest.down().success(), "{}", guest.errors());
+        let (released, disk) = (guest.ledger(), folder.disk_ledger());
+        assert_whole(&released, 1, "console's");
+        assert_whole(&disk, 1, "disk's");
+        assert_on_disk(&released, &disk);
+        folder.fsck();
+        drop(guest);
+        folder.assert_tidy();
+    }
+    println!("the Slave went live {survived} times, and refused to {lost} times");
 }
 
 #[test]

@@ -3,9 +3,11 @@
 //! They assert facts, never timings, and end only what they started. They run one at a time.
 //! `FT_SOAK_SECONDS` sets how long the soak works.
 
+mod busy;
 mod command;
 mod failover;
 mod faults;
+mod frozen;
 mod guest;
 mod recording;
 mod seed;
