@@ -9,8 +9,10 @@ CARGO ?= cargo
 # The profile that the tests run in: release keeps the kernel's boot short.
 TEST_PROFILE ?= release
 IMAGE := var/images/base.img
+# Arguments of the benchmarks; empty for the full measurement.
+BENCH ?= --quick
 
-.PHONY: help deps build image demo test lint clean
+.PHONY: help deps build image demo test lint bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,10 @@ test: lint image ## everything: format, lints, and all tests with a real kernel
 	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE) --doc
 	@echo '== tests'
 	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE) --lib --bins --tests
+
+bench: build image ## measure: against QEMU (where installed), slowdown, failover, logs, synchronisation
+	@echo '== bench'
+	target/release/ft-pair-bench all $(BENCH)
 
 clean: ## remove what the other targets made
 	$(CARGO) clean

@@ -23,7 +23,7 @@ macro_rules! recipe_files {
 }
 
 /// Everything in images/, so that the command works without the repository.
-const FILES: [RecipeFile; 19] = recipe_files![
+const FILES: [RecipeFile; 21] = recipe_files![
     0o755 "debian.sh",
     0o755 "finish.sh",
     0o755 "guest/etc/ft/console",
@@ -33,6 +33,7 @@ const FILES: [RecipeFile; 19] = recipe_files![
     0o755 "guest/etc/initramfs-tools/hooks/zz-ft",
     0o755 "guest/etc/initramfs-tools/scripts/init-bottom/ft-dev",
     0o644 "guest/etc/inittab",
+    0o755 "guest/usr/local/lib/ft/bench",
     0o755 "guest/usr/local/lib/ft/compile",
     0o755 "guest/usr/local/lib/ft/forkexec",
     0o755 "guest/usr/local/lib/ft/idle",
@@ -41,6 +42,7 @@ const FILES: [RecipeFile; 19] = recipe_files![
     0o755 "guest/usr/local/lib/ft/sha256",
     0o644 "guest/usr/share/initramfs-tools/modules.d/ft",
     0o644 "src/ledger.c",
+    0o644 "src/loops.c",
     0o644 "src/memdirty.c",
     0o644 "src/powerbutton.c",
 ];

@@ -1,5 +1,6 @@
 /*
- * memdirty MB_PER_S SECONDS [SEED [SPAN_MB]]: dirties memory at a steady rate.
+ * memdirty MB_PER_S SECONDS [SEED [SPAN_MB [fill]]]: dirties memory at a steady rate; with "fill" it
+ * first touches the whole span and says so.
  *
  * Pages are taken in a seeded pseudo-random order from a span of memory; in each page one word per
  * cache line changes. The end line carries a checksum, so that two runs can be compared.
@@ -30,7 +31,7 @@ static uint64_t now_us(void)
 int main(int argc, char **argv)
 {
 	if (argc < 3 || atof(argv[1]) <= 0 || atof(argv[2]) <= 0) {
-		fprintf(stderr, "usage: memdirty MB_PER_S SECONDS [SEED [SPAN_MB]]\n");
+		fprintf(stderr, "usage: memdirty MB_PER_S SECONDS [SEED [SPAN_MB [fill]]]\n");
 		return 2;
 	}
 	double pages_per_us = atof(argv[1]) * (1 << 20) / PAGE / 1e6;
@@ -39,12 +40,19 @@ int main(int argc, char **argv)
 	uint64_t pages = (argc > 4 ? strtoull(argv[4], NULL, 0) : 64) * (1 << 20) / PAGE;
 	uint8_t *mem = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t done = 0, sum = 0, start = now_us(), t;
+	uint64_t done = 0, sum = 0, start, t;
 
 	if (pages == 0 || mem == MAP_FAILED) {
 		perror("memdirty: cannot map the span");
 		return 1;
 	}
+	if (argc > 5) {
+		for (uint64_t page = 0; page < pages; page++)
+			mem[page * PAGE] = (uint8_t)(page % 255 + 1);
+		printf("memdirty filled %llu MB\n", (unsigned long long)(pages * PAGE >> 20));
+		fflush(stdout);
+	}
+	start = now_us();
 	while ((t = now_us() - start) < run_us) {
 		uint64_t due = (uint64_t)((double)t * pages_per_us);
 		/* In slices, so that the end time is kept even where the rate is out of reach. */

@@ -1,43 +1,20 @@
 //! The stock Debian kernel and userland on the machine: it boots, and how a host slices its execution
 //! leaves no trace in it.
-//!
-//! Needs the image that `make image` makes.
+
+mod guest;
 
 use ft_pair_machine::disk::OverlayDisk;
-use ft_pair_machine::image::{Overrides, open_guest};
-use ft_pair_machine::{Machine, MachineConfig, MachineState, Stop, boot};
+use ft_pair_machine::{Machine, MachineState, Stop};
 use ft_pair_shared::{Input, Position, PowerEvent};
-use std::path::{Path, PathBuf};
-
-fn image() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../var/images/base.img");
-    assert!(path.exists(), "{} is missing: run `make image`", path.display());
-    path
-}
+use guest::APPEND;
 
 /// A machine with the kernel loaded, on a private copy of the image.
 fn machine(name: &str, append: &str) -> (Machine, tempfile::TempDir) {
-    let dir = tempfile::Builder::new().prefix(name).tempdir().unwrap();
-    let copy = dir.path().join("disk.img");
-    ft_pair_machine::disk::make_copy(&image(), &copy, &mut |_, _| ()).unwrap();
-    let overrides = Overrides { append: Some(append.to_owned()), ..Overrides::default() };
-    let guest = open_guest(&copy, &overrides).unwrap();
-    let disk = OverlayDisk::open(&copy).unwrap();
+    let (image, dir) = guest::image(name);
+    let disk = OverlayDisk::open(&image).unwrap();
     disk.control().set_unprotected(true);
-    let config = MachineConfig { memory: 256 << 20, ..MachineConfig::default() };
-    let mut machine = Machine::new(&config, Box::new(disk)).unwrap();
-    let loaded = boot::BootImage {
-        kernel: &guest.kernel,
-        initrd: guest.initrd.as_deref(),
-        cmdline: &guest.cmdline,
-        rsdp: machine.rsdp(),
-    };
-    let registers = boot::load(machine.ram(), &loaded).unwrap();
-    machine.change_cpu(|cpu| registers.apply(cpu));
-    (machine, dir)
+    (guest::machine(&image, append, disk), dir)
 }
-
-const APPEND: &str = "root=/dev/vda rootfstype=ext4 rw console=ttyS0";
 
 /// Runs to a retired count in slices of varying length; gives the console's bytes.
 fn run_to(machine: &mut Machine, end: u64, mut slice: impl FnMut() -> u64) -> Vec<u8> {

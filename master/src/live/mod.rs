@@ -19,8 +19,11 @@ use std::time::{Duration, Instant};
 
 /// How long a slice of execution takes, roughly: the longest that an input waits.
 const SLICE: Duration = Duration::from_micros(500);
-/// How often the horizon is told while the guest runs.
-const HORIZON: Duration = Duration::from_millis(2);
+/// How often the horizon is told while the guest runs: the Slave is this much behind at an epoch's end, and
+/// each message takes time from both executions where cores are scarce.
+const HORIZON: Duration = Duration::from_millis(5);
+/// With so many epochs not yet committed the Slave counts as behind.
+const BEHIND: usize = 4;
 
 /// Settings of the live execution.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +157,8 @@ impl Live {
         if let Some(anchor) = self.pacer.running(now, guest_ns, retired, rate) {
             self.set_clock(anchor);
         }
-        if now.duration_since(self.told) >= HORIZON {
+        // A Slave that is behind has enough to do: the next epoch's end tells it more.
+        if now.duration_since(self.told) >= HORIZON && self.epoch.uncommitted.len() < BEHIND {
             self.tell_horizon();
         }
         if self.epoch_due(now) {
