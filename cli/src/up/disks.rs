@@ -191,6 +191,8 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{Rng as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
 
     #[test]
     fn after_the_end_the_image_is_the_copy_that_was_live_last() {
@@ -223,5 +225,98 @@ mod tests {
         copies.end(Some(Side::A), Epoch(9)).unwrap();
         assert_eq!(std::fs::read(&image).unwrap(), [1; 1024]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    fn number(path: &Path) -> u64 {
+        let bytes = std::fs::read(path).unwrap();
+        u64::from_le_bytes(bytes[..8].try_into().unwrap())
+    }
+
+    fn write(copies: &Copies, side: Side, number: u64) {
+        use std::os::unix::fs::FileExt;
+        let path = copies.of(side).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&number.to_le_bytes(), 0).unwrap();
+    }
+
+    /// A guest counts up in its disk; the world has seen `released`. Sides die and come, and in the end
+    /// the supervisor dies, between any two of its steps.
+    fn power_cycle(image: &Path, id: u8, rng: &mut ChaCha8Rng, released: &mut u64) {
+        let paths = paths(image, None).unwrap();
+        settle(&paths).unwrap();
+        assert!(number(image) >= *released, "a restart finds all that was released");
+        let mut copies = Copies::begin(paths, PairId([id; 16])).unwrap();
+        let (mut live, mut slave) = (Side::A, None);
+        let (mut generation, mut epoch) = (Generation(1), Epoch(0));
+        let mut now = number(image);
+        loop {
+            epoch = epoch.next();
+            match (rng.random_range(0..10), slave) {
+                // The supervisor dies.
+                (0, _) => break,
+                // The guest goes on.
+                (1..=4, _) => {
+                    now += 1;
+                    write(&copies, live, now);
+                    if slave == Some(true) {
+                        if rng.random_bool(0.2) {
+                            // Neither committed nor released yet.
+                            continue;
+                        }
+                        write(&copies, live.other(), now);
+                    }
+                    *released = now;
+                }
+                (5 | 6, None) => {
+                    copies.new_copy(live.other()).unwrap()().unwrap();
+                    slave = Some(false);
+                }
+                (5 | 6, Some(false)) => {
+                    write(&copies, live.other(), now);
+                    if rng.random_bool(0.2) {
+                        // The witness knows, the copies do not yet.
+                        break;
+                    }
+                    copies.in_sync(live.other(), epoch);
+                    slave = Some(true);
+                }
+                (7, Some(synced)) => {
+                    if synced {
+                        generation = generation.next();
+                        copies.granted(generation, live, epoch);
+                    }
+                    slave = None;
+                }
+                (8, Some(true)) => {
+                    live = live.other();
+                    now = number(copies.of(live).unwrap());
+                    generation = generation.next();
+                    copies.granted(generation, live, epoch);
+                    slave = None;
+                }
+                (9, _) if rng.random_bool(0.3) => {
+                    return copies.end(Some(live), epoch).unwrap();
+                }
+                _ => {}
+            }
+        }
+        copies.noted();
+    }
+
+    #[test]
+    fn whenever_the_supervisor_dies_the_copy_chosen_has_everything() {
+        for seed in 0..100 {
+            let dir = tempfile::tempdir().unwrap();
+            let image = dir.path().join("guest.img");
+            std::fs::write(&image, [0; 1024]).unwrap();
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut released = 0;
+            for id in 1..8 {
+                power_cycle(&image, id, &mut rng, &mut released);
+            }
+            settle(&paths(&image, None).unwrap()).unwrap();
+            assert!(number(&image) >= released, "seed {seed}");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the image is left");
+        }
     }
 }
