@@ -43,6 +43,9 @@ test: lint image ## everything: format, lints, and all tests with a real kernel
 	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE) --doc
 	@echo '== tests'
 	$(CARGO) test --workspace --locked --profile $(TEST_PROFILE) --lib --bins --tests
+	@echo '== boot, recording and replay with overflow checks and debug assertions'
+	$(CARGO) test --locked -p ft-pair-machine --test debian
+	$(CARGO) test --locked -p ft-pair --test system -- recording
 
 bench: build image ## measure: against QEMU (where installed), slowdown, failover, logs, synchronisation
 	@echo '== bench'

@@ -9,6 +9,7 @@ mod failure;
 mod guest;
 mod image;
 mod log;
+mod program;
 mod recording;
 mod replay;
 mod run;

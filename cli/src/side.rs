@@ -6,6 +6,7 @@
 use crate::args::{SideArgs, SlaveArgs};
 use crate::failure::{FAILED, wrong_use};
 use crate::guest::{self, Choice};
+use crate::program;
 use anyhow::{Context as _, bail};
 use ft_pair_machine::disk::{DiskControl, OverlayDisk};
 use ft_pair_machine::{BlockDevice, Machine, MachineConfig};
@@ -124,6 +125,8 @@ async fn side(
     let hello =
         FromSide::Hello { pid: std::process::id(), incarnation: config.process.incarnation };
     drop(to.send(hello));
+    // Not at a promotion: nothing that takes time is done there.
+    let greeting = greeting(&config)?;
     match &config.role {
         Role::Boot(choice) => {
             let source = choice.open()?;
@@ -133,13 +136,13 @@ async fn side(
                 guest::boot(&config.machine, &source.kernel, initrd, &source.cmdline, disk)?;
             drop(source);
             let start = Start::First { machine, disk: control };
-            master_driver::run(master_config(&config), start, to, from).await
+            master_driver::run(master_config(&config, greeting), start, to, from).await
         }
         Role::Follow { control, bulk } => {
             let follow = SlaveConfig {
                 protocol: config.protocol,
                 process: config.process,
-                greeting: greeting(&config),
+                greeting: greeting.clone(),
                 control: *control,
                 bulk: *bulk,
             };
@@ -148,7 +151,7 @@ async fn side(
             match slave_driver::run(follow, machine, disk, to.clone(), from).await? {
                 SlaveEnd::Live { handover, machine, disk, outputs, lost, heard, from } => {
                     let start = Start::Promoted { machine, disk, outputs, handover, lost, heard };
-                    master_driver::run(master_config(&config), start, to, from).await
+                    master_driver::run(master_config(&config, greeting), start, to, from).await
                 }
                 SlaveEnd::Stopped(reason) => Ok(reason),
             }
@@ -163,15 +166,15 @@ fn open_disk(path: Option<&Path>) -> anyhow::Result<(Box<dyn BlockDevice>, Optio
     Ok((Box::new(disk), Some(control)))
 }
 
-fn greeting(config: &SideConfig) -> Greeting {
-    Greeting {
-        program: concat!("ft-pair ", env!("CARGO_PKG_VERSION")).to_owned(),
+fn greeting(config: &SideConfig) -> anyhow::Result<Greeting> {
+    Ok(Greeting {
+        program: program::name_of_build()?,
         agreement: config.agreement.clone().into_bytes(),
         incarnation: config.process.incarnation,
-    }
+    })
 }
 
-fn master_config(config: &SideConfig) -> MasterConfig {
+fn master_config(config: &SideConfig, greeting: Greeting) -> MasterConfig {
     let feed = if config.protocol.active.commits_state() { Feed::State } else { Feed::Log };
     MasterConfig {
         protocol: config.protocol,
@@ -182,7 +185,7 @@ fn master_config(config: &SideConfig) -> MasterConfig {
             record: false,
         },
         process: config.process,
-        greeting: greeting(config),
+        greeting,
         host: IpAddr::V4(Ipv4Addr::LOCALHOST),
     }
 }

@@ -4,7 +4,7 @@ use crate::op::{CHAINS, ENDS_BLOCK, Op};
 use crate::ram::PAGE;
 use crate::tlb::{Access, Tlb, TlbEntry};
 use crate::{Cpu, Trap, exec};
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -194,6 +194,8 @@ impl Cpu {
                 && bytes[..14].iter().all(|b| is_prefix(*b, bitness));
             return Err(if too_long { Trap::GP0 } else { Trap::UD });
         }
+        let len = ins.len();
+        exchange_not_pause(&mut ins, &bytes[..len]);
         let mut op = exec::select(&ins);
         op.flags |= ENDS_BLOCK;
         Ok(op)
@@ -206,6 +208,22 @@ impl Cpu {
         self.ram.clear_code(page);
         self.block_stop = true;
     }
+}
+
+/// F3 makes PAUSE of 90, but with REX.B that is an exchange with R8, and F3 means nothing; the decoder says
+/// PAUSE all the same.
+fn exchange_not_pause(ins: &mut Instruction, bytes: &[u8]) {
+    let [before @ .., rex, 0x90] = bytes else { return };
+    if ins.mnemonic() != Mnemonic::Pause || rex & 0xf1 != 0x41 {
+        return;
+    }
+    let plain: Vec<u8> =
+        before.iter().filter(|byte| **byte != 0xf3).copied().chain([*rex, 0x90]).collect();
+    let exchange = Decoder::with_ip(64, &plain, ins.ip(), OPTIONS).decode();
+    let (len, next) = (ins.len(), ins.next_ip());
+    *ins = exchange;
+    ins.set_len(len);
+    ins.set_next_ip(next);
 }
 
 const fn is_prefix(byte: u8, bitness: u32) -> bool {
@@ -224,6 +242,9 @@ fn decode_run(bytes: &[u8], bitness: u32, rip: u64) -> Vec<Op> {
         if ins.is_invalid() {
             break;
         }
+        let end = decoder.position();
+        let begin = end - ins.len();
+        exchange_not_pause(&mut ins, &bytes[begin..end]);
         let op = exec::select(&ins);
         ops.push(op);
         if op.flags & ENDS_BLOCK != 0 {

@@ -19,6 +19,8 @@ pub struct EpochDigest {
     pub pages: Vec<u32>,
     /// Its disk part: the epoch's writes and the scrubbed window.
     pub disk: [u8; 32],
+    /// The scrubbed window of the disk alone.
+    pub scrubbed: [u8; 32],
 }
 
 /// The disk blocks that are scrubbed with an epoch.
@@ -39,6 +41,17 @@ pub fn written_blocks(writes: &DiskWrites) -> Vec<u64> {
     blocks
 }
 
+/// The digest of the disk's window that is scrubbed with an epoch.
+///
+/// # Errors
+/// When the host cannot read the disk.
+pub fn scrub_disk(epoch: Epoch, disk: &DiskControl) -> Result<[u8; 32], DiskError> {
+    let blocks = scrubbed_blocks(epoch, disk.sectors());
+    let first = blocks.start * BLOCK_SECTORS;
+    let end = (blocks.end * BLOCK_SECTORS).min(disk.sectors());
+    disk.digest_range(first, end - first)
+}
+
 impl Machine {
     /// The digest of an epoch that ends here: CPU and devices, its disk writes, the pages dirtied in
     /// it, and the windows of memory and disk whose turn it is to be scrubbed.
@@ -52,21 +65,13 @@ impl Machine {
         writes: &DiskWrites,
         disk: Option<&DiskControl>,
     ) -> Result<EpochDigest, DiskError> {
-        let window = match disk {
-            Some(disk) => {
-                let blocks = scrubbed_blocks(epoch, disk.sectors());
-                let first = blocks.start * BLOCK_SECTORS;
-                let end = (blocks.end * BLOCK_SECTORS).min(disk.sectors());
-                disk.digest_range(first, end - first)?
-            }
-            None => [0; 32],
-        };
-        let disk = digest::disk(&writes.digest, &window);
+        let scrubbed = disk.map_or(Ok([0; 32]), |disk| scrub_disk(epoch, disk))?;
+        let disk = digest::disk(&writes.digest, &scrubbed);
         let pages = scrub::pages(epoch, dirty, self.ram().pages());
         let mut root = digest::Root::new(&digest::bytes(&self.state().to_bytes()), &disk);
         for page in &pages {
             root.page(*page, &digest::page(self.ram().page(*page)));
         }
-        Ok(EpochDigest { root: root.finish(), pages, disk })
+        Ok(EpochDigest { root: root.finish(), pages, disk, scrubbed })
     }
 }

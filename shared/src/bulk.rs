@@ -14,6 +14,7 @@
 //! | 7 | page digest | index u32, 32 bytes |
 //! | 8 | disk digest | 32 bytes |
 //! | 9 | log | length u32, bytes |
+//! | 10 | disk scrub | 32 bytes |
 
 use crate::account::{Bytes, Class};
 
@@ -39,6 +40,8 @@ pub enum Item<'a> {
     PageDigest(u32, &'a [u8; 32]),
     /// Digest of the epoch's disk writes.
     DiskDigest(&'a [u8; 32]),
+    /// Digest of the disk's window that is scrubbed with the epoch, as it is after the epoch.
+    DiskScrub(&'a [u8; 32]),
     /// Encoded log records.
     Log(&'a [u8]),
 }
@@ -117,6 +120,10 @@ impl ChunkWriter {
                 Class::Digest
             }
             Item::Log(bytes) => self.sized(9, bytes, Class::Log),
+            Item::DiskScrub(digest) => {
+                self.head(10, digest);
+                Class::Digest
+            }
         };
         self.counted.add(class, (self.bytes.len() - before) as u64);
     }
@@ -210,6 +217,7 @@ impl<'a> Items<'a> {
             6 => Item::DirtyList(self.sized()?),
             7 => Item::PageDigest(self.u32()?, self.array()?),
             8 => Item::DiskDigest(self.array()?),
+            10 => Item::DiskScrub(self.array()?),
             9 => Item::Log(self.sized()?),
             _ => return Err(Malformed { at }),
         })
@@ -245,6 +253,7 @@ mod tests {
         w.put_dirty_list(&[1, 2, 3]);
         w.put(Item::PageDigest(5, &[6; 32]));
         w.put(Item::DiskDigest(&[7; 32]));
+        w.put(Item::DiskScrub(&[8; 32]));
         w.put(Item::Log(b"log"));
         w.finish()
     }
@@ -254,7 +263,7 @@ mod tests {
         let (bytes, counted) = sample();
         assert_eq!(counted.total(), bytes.len() as u64);
         let items: Vec<_> = Items::new(&bytes).map(Result::unwrap).collect();
-        assert_eq!(items.len(), 9);
+        assert_eq!(items.len(), 10);
         assert_eq!(items[0], Item::ZeroPage(7));
         assert!(matches!(items[5], Item::DirtyList(list) if dirty_list(list) == [1, 2, 3]));
     }
@@ -266,6 +275,6 @@ mod tests {
         for len in 0..bytes.len() {
             whole += usize::from(Items::new(&bytes[..len]).all(|item| item.is_ok()));
         }
-        assert_eq!(whole, 9, "one clean end before each item");
+        assert_eq!(whole, 10, "one clean end before each item");
     }
 }

@@ -56,6 +56,7 @@ impl Pair<'_, '_> {
             "active": self.sup.args.active.name(),
             "mem": self.machine.memory,
             "supervisor": std::process::id(),
+            "said": self.sup.reporter.said(),
         })
     }
 

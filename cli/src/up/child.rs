@@ -1,5 +1,6 @@
 //! The processes of the two sides.
 
+use crate::program;
 use crate::rundir::RunDir;
 use crate::side::SideConfig;
 use anyhow::Context as _;
@@ -52,8 +53,8 @@ impl Child {
         let path = run.write(&name, &serde_json::to_vec(config)?)?;
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let program = std::env::current_exe().context("cannot find this program's file")?;
-        let mut child = tokio::process::Command::new(program)
+        let mut child = tokio::process::Command::new(program::path()?)
+            .arg0("ft-pair")
             .arg(role)
             .arg("--config")
             .arg(&path)

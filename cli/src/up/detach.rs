@@ -1,19 +1,21 @@
 //! `up -d`: a supervisor in the background.
 
 use crate::failure;
+use crate::program;
 use crate::terminal;
 use anyhow::Context as _;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
 /// Starts the same command in the background and waits until its pair is up.
 pub fn start() -> anyhow::Result<ExitCode> {
     let (ours, theirs) = UnixStream::pair()?;
-    let program = std::env::current_exe().context("cannot find this program's file")?;
-    let child = Command::new(program)
+    let child = Command::new(program::path()?)
+        .arg0("ft-pair")
         .args(std::env::args_os().skip(1))
         .arg("--background")
         .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -86,3 +86,29 @@ fn a_second_signal_stops_at_once_and_fails() {
     drop(guest);
     folder.assert_tidy();
 }
+
+/// The command's file is replaced while a pair runs: new Slaves are still of the build that began.
+#[test]
+fn an_upgrade_of_the_command_leaves_a_running_pair_alone() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let program = folder.copy_of_program();
+    let mut guest = folder.start_program(&program, "up", APPEND, &up(&[]));
+    guest.until_shell();
+    guest.until_protected();
+    std::fs::remove_file(&program).unwrap();
+    std::fs::write(&program, "#!/bin/sh\nexit 3\n").unwrap();
+    let dead = guest.kill("slave");
+    guest.until_new_slave(dead);
+    guest.until_protected();
+    guest.kill("master");
+    guest.until("the Slave is live", 60, |guest| guest.events("failover").len() == 1);
+    guest.until_protected();
+    let status = guest.status();
+    let said = status["said"].as_array().unwrap();
+    assert!(said.iter().any(|line| line["text"].as_str().unwrap().contains("live")), "{status}");
+    assert!(guest.down().success(), "{}", guest.errors());
+    drop(guest);
+    std::fs::remove_file(&program).unwrap();
+    folder.assert_tidy();
+}

@@ -64,6 +64,34 @@ fn faults_are_found_repaired_and_forgotten() {
     folder.fsck();
 }
 
+/// Without an execution of its own the Slave has nothing to mend its copy with: it is made anew.
+#[test]
+fn a_corrupted_copy_is_replaced_under_the_passive_baseline() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let mut guest = folder.start("up", &ledger(), &up(&["--active", "off"]));
+    guest.until_ledger();
+    for (i, fault) in [["memory", "0x8000000"], ["sector", "20000"]].iter().enumerate() {
+        guest.until_protected();
+        let slave = guest.status()["slave"]["pid"].as_u64().unwrap();
+        let output = folder.ft_pair(&["inject", "pair", fault[0], fault[1]]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // The scrub comes round to it.
+        guest.until("another Slave in sync", 240, |g| g.events("resync").len() == i + 2);
+        assert_ne!(guest.status()["slave"]["pid"], slave);
+    }
+    assert!(guest.errors().contains("the disk copy differs"), "{}", guest.errors());
+    guest.until_protected();
+    guest.kill("master");
+    guest.until_more_lines(10);
+    assert!(guest.down().success(), "{}", guest.errors());
+    let (released, disk) = (guest.ledger(), folder.disk_ledger());
+    assert_whole(&released, 1, "console's");
+    assert_whole(&disk, 1, "disk's");
+    assert_on_disk(&released, &disk);
+    folder.fsck();
+}
+
 /// Injects until the pair says that something differs; returns at once then, with the repair under way.
 fn inject_until_noticed(folder: &Folder, guest: &Guest<'_>) {
     let before = guest.errors().len();

@@ -96,9 +96,27 @@ impl Folder {
 
     /// Starts `ft-pair COMMAND guest.img ...` with its console in files.
     pub fn start(&self, command: &str, append: &str, more: &[&str]) -> Guest<'_> {
+        self.start_program(Path::new(BINARY), command, append, more)
+    }
+
+    /// A copy of the command in this folder.
+    pub fn copy_of_program(&self) -> PathBuf {
+        let copy = self.path("ft-pair");
+        fs::copy(BINARY, &copy).unwrap();
+        copy
+    }
+
+    /// As [`Folder::start`], another file of the command.
+    pub fn start_program(
+        &self,
+        program: &Path,
+        command: &str,
+        append: &str,
+        more: &[&str],
+    ) -> Guest<'_> {
         let console = self.path("console.txt");
         let errors = self.path("errors.txt");
-        let child = Command::new(BINARY)
+        let child = Command::new(program)
             .args([command, "guest.img", "--append", append])
             .args(if more.contains(&"--mem") { &[][..] } else { &["--mem", "256M"] })
             .args(more)

@@ -3,35 +3,21 @@
 
 use crate::block_device::SECTOR;
 use ft_pair_shared::Epoch;
-use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// An entry of the journal in a form that travels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PendingOp {
-    /// The guest wrote whole sectors.
+/// Something that the guest did to its disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskOp {
+    /// It wrote whole sectors.
     Write {
         /// First sector.
         sector: u64,
         /// The sectors' bytes.
-        data: Vec<u8>,
+        data: Arc<[u8]>,
     },
-    /// The guest flushed.
-    Flush,
-    /// An epoch ended here.
-    EpochEnd(Epoch),
-}
-
-/// What the file lacks of a disk's content.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Pending {
-    /// Flushes before the first entry.
-    pub flushes_before: u64,
-    /// The last committed epoch; entries up to its end may go to the file.
-    pub committed: Epoch,
-    /// The entries in order.
-    pub ops: Vec<PendingOp>,
+    /// It flushed; flushes are numbered from 1.
+    Flush(u64),
 }
 
 /// What one epoch wrote.
@@ -104,6 +90,8 @@ pub(super) struct Journal {
     released_bytes: u64,
     hasher: blake3::Hasher,
     writes: EpochWrites,
+    /// What the guest does, for a peer that does not execute; `None` while there is no such peer.
+    kept: Option<Vec<DiskOp>>,
 }
 
 impl Journal {
@@ -123,7 +111,18 @@ impl Journal {
             released_bytes: 0,
             hasher: blake3::Hasher::new(),
             writes: EpochWrites::default(),
+            kept: None,
         }
+    }
+
+    /// Begins to keep what the guest does, or stops.
+    pub fn keep_ops(&mut self, on: bool) {
+        self.kept = on.then(Vec::new);
+    }
+
+    /// What the guest did since the last call, in order.
+    pub fn take_ops(&mut self) -> Vec<DiskOp> {
+        self.kept.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn end(&self) -> u64 {
@@ -142,6 +141,9 @@ impl Journal {
         self.writes.writes += 1;
         self.writes.bytes += data.len() as u64;
         self.repair(sector, data);
+        if let (Some(kept), Some(Op::Write { data, .. })) = (&mut self.kept, self.ops.back()) {
+            kept.push(DiskOp::Write { sector, data: Arc::clone(data) });
+        }
     }
 
     /// A write that is not the guest's own.
@@ -167,6 +169,9 @@ impl Journal {
     pub fn flush(&mut self) -> u64 {
         self.flushes += 1;
         self.hasher.update(b"flush");
+        if let Some(kept) = &mut self.kept {
+            kept.push(DiskOp::Flush(self.flushes));
+        }
         self.ops.push_back(Op::Flush(self.flushes));
         self.release_if_unprotected();
         self.flushes
@@ -356,58 +361,6 @@ impl Journal {
         if let Some(n) = batch.flush {
             assert!(n >= self.durable, "flushes become durable in order");
             self.durable = n;
-        }
-    }
-
-    /// Everything that is not in the file yet.
-    pub fn export(&self) -> Pending {
-        let flushes_here = self.ops.iter().filter(|op| matches!(op, Op::Flush(_))).count() as u64;
-        let mut ops = Vec::new();
-        let marks = std::iter::once(&self.committed).chain(&self.marks);
-        let mut marks = marks.filter(|m| m.epoch > Epoch(0) && m.end >= self.first).peekable();
-        for (seq, op) in (self.first..).zip(&self.ops) {
-            while let Some(mark) = marks.next_if(|m| m.end <= seq) {
-                ops.push(PendingOp::EpochEnd(mark.epoch));
-            }
-            ops.push(match op {
-                Op::Write { sector, data } => {
-                    PendingOp::Write { sector: *sector, data: data.to_vec() }
-                }
-                Op::Flush(_) => PendingOp::Flush,
-            });
-        }
-        ops.extend(marks.map(|m| PendingOp::EpochEnd(m.epoch)));
-        Pending {
-            flushes_before: self.flushes.saturating_sub(flushes_here),
-            committed: self.committed.epoch,
-            ops,
-        }
-    }
-
-    /// Takes over another journal; this one is new.
-    pub fn import(&mut self, pending: &Pending) -> Result<(), UnknownEpoch> {
-        assert!(self.end() == 0, "only a new journal takes over another");
-        let n = pending.flushes_before;
-        (self.flushes, self.released_flushes, self.durable) = (n, n, n);
-        let first = pending.ops.iter().find_map(|op| match op {
-            PendingOp::EpochEnd(e) => Some(*e),
-            _ => None,
-        });
-        if first.is_none_or(|e| e > pending.committed) {
-            self.committed = Mark { epoch: pending.committed, end: 0, flushes: n };
-        }
-        self.extend(&pending.ops);
-        self.commit(pending.committed)
-    }
-
-    /// Appends another side's entries.
-    pub fn extend(&mut self, ops: &[PendingOp]) {
-        for op in ops {
-            match op {
-                PendingOp::Write { sector, data } => self.write(*sector, data),
-                PendingOp::Flush => drop(self.flush()),
-                PendingOp::EpochEnd(epoch) => drop(self.mark_epoch(*epoch)),
-            }
         }
     }
 }

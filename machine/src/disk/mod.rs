@@ -23,7 +23,7 @@ mod tests;
 
 pub use copies::{CopyChoice, CopyPaths, choose};
 pub use file::{DiskFile, RealFile};
-pub use journal::{EpochWrites, Pending, PendingOp};
+pub use journal::{DiskOp, EpochWrites};
 pub use metadata::{CopyMeta, CopyState, MetaError};
 pub use overlay::{DiskControl, DiskEvent, DiskFault, OverlayDisk};
 pub use transfer::{SectorRange, finalise, make_copy, resync, resync_compare};

@@ -1,7 +1,7 @@
 //! The guest's disk: journal in front, the copy's file behind, a thread that writes between them.
 
 use super::file::{DiskFile, RealFile};
-use super::journal::{EpochWrites, Journal, Pending, PendingOp, UnknownEpoch};
+use super::journal::{DiskOp, EpochWrites, Journal, UnknownEpoch};
 use crate::block_device::{BlockDevice, DiskError, SECTOR};
 use ft_pair_shared::Epoch;
 use std::collections::BTreeSet;
@@ -410,35 +410,6 @@ impl DiskControl {
         }
     }
 
-    /// Everything that is not in the file yet, for a peer that takes over file and journal.
-    pub fn export_pending(&self) -> Pending {
-        self.lock().journal.export()
-    }
-
-    /// Takes over a peer's journal; this disk is new and its file equals the peer's as of the export.
-    ///
-    /// # Errors
-    /// When the export contradicts itself.
-    pub fn import_pending(&self, pending: &Pending) -> Result<(), UnknownEpoch> {
-        let mut state = self.lock();
-        state.journal.import(pending)?;
-        self.0.wake_if_ready(&state);
-        Ok(())
-    }
-
-    /// Appends another side's writes, flushes and ends of epochs, as a Slave does that does not execute.
-    pub fn apply_remote(&self, ops: &[PendingOp]) {
-        let mut state = self.lock();
-        for op in ops {
-            if let PendingOp::Write { sector, data } = op {
-                self.0.check_range(*sector, data.len());
-                state.note_dirty(*sector, data.len());
-            }
-        }
-        state.journal.extend(ops);
-        self.0.wake_if_ready(&state);
-    }
-
     /// Replaces sectors that diverged; goes to the file with the current epoch but is no write of the guest.
     pub fn repair(&self, sector: u64, data: &[u8]) {
         self.0.check_range(sector, data.len());
@@ -482,6 +453,33 @@ impl DiskControl {
             return Ok(());
         }
         self.0.file.write_at(sector * SECTOR as u64, data)
+    }
+
+    /// Starts to keep what the guest does (anew), for a peer that does not execute, or stops.
+    pub fn keep_ops(&self, on: bool) {
+        self.lock().journal.keep_ops(on);
+    }
+
+    /// What the guest did since the last call, in order; nothing unless it is kept.
+    pub fn take_ops(&self) -> Vec<DiskOp> {
+        self.lock().journal.take_ops()
+    }
+
+    /// Does what a peer's guest did: writes and flushes keep their order on the way to the file.
+    pub fn apply_op(&self, sector: u64, data: &[u8]) {
+        self.0.check_range(sector, data.len());
+        let mut state = self.lock();
+        state.note_dirty(sector, data.len());
+        state.journal.write(sector, data);
+        self.0.wake_if_ready(&state);
+    }
+
+    /// Flushes as a peer's guest did; gives the flush's number.
+    pub fn apply_flush(&self) -> u64 {
+        let mut state = self.lock();
+        let number = state.journal.flush();
+        self.0.wake_if_ready(&state);
+        number
     }
 
     /// Starts to remember which sectors change (anew), or stops.

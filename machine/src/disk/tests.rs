@@ -2,7 +2,7 @@
 
 use super::copies::{Candidate, CopyError, CopyPaths, choose, survey};
 use super::file::{DiskFile, RealFile};
-use super::journal::{Journal, PendingOp};
+use super::journal::{DiskOp, Journal};
 use super::metadata::{CopyMeta, CopyState, MetaError, sidecar};
 use super::overlay::{DiskEvent, OverlayDisk};
 use super::transfer::{SectorRange, finalise, make_copy, resync, resync_compare};
@@ -88,35 +88,42 @@ fn both_sides_agree_on_what_an_epoch_wrote() {
 }
 
 #[test]
-fn a_journal_travels() {
-    let mut a = Journal::new();
-    a.write(1, &filled(1));
-    a.flush();
-    a.mark_epoch(Epoch(5));
-    a.write(1, &filled(2));
-    a.flush();
-    a.mark_epoch(Epoch(6));
-    a.write(2, &filled(3));
-    a.commit(Epoch(5)).unwrap();
-    let pending = a.export();
-    let mut b = Journal::new();
-    b.import(&pending).unwrap();
-    assert_eq!(b.export(), pending);
-    assert_eq!(b.sector(1), Some(filled(2).as_slice()));
-    assert_eq!((b.committed(), b.flushes(), b.durable()), (Epoch(5), 2, 0));
-    // What is in the file already is not exported.
-    let batch = a.batch(u64::MAX).unwrap();
-    a.retire(&batch);
-    let later = a.export();
-    assert_eq!(later.flushes_before, 1);
-    let mut c = Journal::new();
-    c.import(&later).unwrap();
-    assert_eq!((c.committed(), c.flushes(), c.durable()), (Epoch(5), 2, 1));
-    c.discard_after(Epoch(6)).unwrap();
-    assert_eq!(c.sector(2), None);
-    c.extend(&[PendingOp::EpochEnd(Epoch(7))]);
-    c.commit(Epoch(7)).unwrap();
-    assert_eq!(c.sector(1), Some(filled(2).as_slice()));
+fn what_the_guest_does_is_kept_in_order_for_a_peer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = OverlayDisk::open(&image(dir.path(), 8)).unwrap();
+    let control = disk.control();
+    disk.write(1, &filled(1));
+    assert_eq!(control.take_ops(), [], "nobody wants it yet");
+    control.keep_ops(true);
+    disk.write(2, &filled(2));
+    disk.flush();
+    control.repair(3, &filled(9));
+    disk.write(2, &filled(3));
+    let written = |sector, byte| DiskOp::Write { sector, data: filled(byte).into() };
+    let ops = control.take_ops();
+    assert_eq!(
+        ops,
+        [written(2, 2), DiskOp::Flush(1), written(2, 3)],
+        "a repair is not the guest's"
+    );
+    assert_eq!(control.take_ops(), []);
+
+    let other = tempfile::tempdir().unwrap();
+    let path = image(other.path(), 8);
+    let mut peer = OverlayDisk::open(&path).unwrap();
+    for op in ops {
+        match op {
+            DiskOp::Write { sector, data } => peer.control().apply_op(sector, &data),
+            DiskOp::Flush(number) => assert_eq!(peer.control().apply_flush(), number),
+        }
+    }
+    peer.control().mark_epoch(Epoch(1));
+    assert_eq!(read(&mut peer, 2), 3);
+    peer.control().commit(Epoch(1)).unwrap();
+    assert_eq!(peer.control().wait_durable(1, SOON), Ok(true));
+    control.keep_ops(false);
+    disk.write(1, &filled(1));
+    assert_eq!(control.take_ops(), []);
 }
 
 struct Broken {

@@ -1,6 +1,6 @@
 //! What a Slave needs to be synchronised or repaired, collected on the live side between slices.
 
-use super::{Chunk, Live, Report};
+use super::{Chunk, Feed, Live, Report};
 use ft_pair_machine::epoch_digest::BLOCK_SECTORS;
 use ft_pair_shared::bulk::{ChunkWriter, Item, Items};
 use ft_pair_shared::digest;
@@ -134,6 +134,9 @@ impl Live {
         self.part(chunk);
         self.collect = CollectState::default();
         self.feed = self.settings.feed;
+        if let Some(disk) = &self.disk {
+            disk.keep_ops(self.feed == Feed::State);
+        }
         self.records.clear();
         (self.report)(Report::FinalDone { slave });
     }

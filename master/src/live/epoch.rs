@@ -2,6 +2,7 @@
 
 use super::{Chunk, EpochFigures, Feed, Live, Report};
 use ft_pair_machine::DiskWrites;
+use ft_pair_machine::disk::{DiskControl, DiskOp};
 use ft_pair_machine::epoch_digest::{EpochDigest, written_blocks};
 use ft_pair_replay_log::Record;
 use ft_pair_shared::bulk::{ChunkWriter, Item};
@@ -86,7 +87,7 @@ impl Live {
         if self.settings.record {
             self.records.push(Record::EpochEnd { epoch, position, digest: root.0 });
         }
-        let state = (self.feed == Feed::State).then(|| self.state_chunk(&dirty, &disk, &digest));
+        let state = (self.feed == Feed::State).then(|| self.state_chunk(&dirty, &digest));
         let dirty_pages = dirty.len() as u64;
         self.keep(epoch, dirty, &disk, digest);
         self.epoch.last = epoch;
@@ -107,8 +108,12 @@ impl Live {
 
     /// The epoch's digest; without anybody to compare it, one of zeros.
     fn epoch_digest(&mut self, epoch: Epoch, dirty: &[u32], disk: &DiskWrites) -> EpochDigest {
-        let nothing =
-            EpochDigest { root: RootDigest([0; 32]), pages: dirty.to_vec(), disk: disk.digest };
+        let nothing = EpochDigest {
+            root: RootDigest([0; 32]),
+            pages: dirty.to_vec(),
+            disk: disk.digest,
+            scrubbed: [0; 32],
+        };
         if !self.digesting {
             return nothing;
         }
@@ -122,13 +127,18 @@ impl Live {
     }
 
     /// Everything that the epoch changed, for a Slave that does not execute.
-    fn state_chunk(&mut self, dirty: &[u32], disk: &DiskWrites, digest: &EpochDigest) -> Chunk {
+    fn state_chunk(&mut self, dirty: &[u32], digest: &EpochDigest) -> Chunk {
         let mut chunk = ChunkWriter::default();
+        // In the guest's order, so that the copy is at every moment one that the guest's own disk could be.
+        for op in self.disk.as_ref().map(DiskControl::take_ops).unwrap_or_default() {
+            match op {
+                DiskOp::Write { sector, data } => chunk.put(Item::DiskWrite(sector, &data)),
+                DiskOp::Flush(number) => chunk.put(Item::DiskFlush(number)),
+            }
+        }
         chunk.put(Item::State(&self.machine.save().to_bytes()));
         chunk.put(Item::DiskDigest(&digest.disk));
-        for block in written_blocks(disk) {
-            self.put_block(&mut chunk, block);
-        }
+        chunk.put(Item::DiskScrub(&digest.scrubbed));
         chunk.put_dirty_list(&digest.pages);
         for page in dirty {
             chunk.put_page(*page, self.machine.ram().page(*page));

@@ -310,6 +310,9 @@ impl Live {
         self.feed = if self.settings.record { Feed::Log } else { Feed::None };
         self.digesting = self.settings.record;
         self.collect = collect::CollectState::default();
+        if let Some(disk) = &self.disk {
+            disk.keep_ops(false);
+        }
         self.epoch.forget_until(Epoch(u64::MAX));
     }
 }

@@ -16,7 +16,7 @@ pub type Agreement = Vec<u8>;
 /// How a side introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
-    /// Name and version of the program, for people.
+    /// Name, version and build of the program: the same on both sides.
     pub program: String,
     /// See [`Agreement`].
     pub agreement: Agreement,
@@ -56,7 +56,14 @@ fn read_greeting(r: greeting::Reader<'_>) -> capnp::Result<Greeting> {
     Ok(Greeting { program, agreement: r.get_agreement()?.to_vec(), incarnation })
 }
 
+/// Both sides must execute alike: only the same build is sure to.
 fn check(own: &Greeting, theirs: &Greeting) -> capnp::Result<()> {
+    if own.program != theirs.program {
+        return Err(capnp::Error::failed(format!(
+            "this side is {}, the peer {}: run the same build on both sides",
+            own.program, theirs.program
+        )));
+    }
     if own.agreement == theirs.agreement {
         return Ok(());
     }

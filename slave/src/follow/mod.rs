@@ -129,11 +129,11 @@ impl Follow {
     fn command(&mut self, command: Command) -> Result<Option<End>, String> {
         match command {
             Command::Fill { chunk, room } => {
-                self.fill(&[chunk])?;
+                self.fill(&[chunk], stage::Sectors::Content)?;
                 drop(room);
             }
             Command::SyncPages { round, chunks } => {
-                self.fill(&chunks)?;
+                self.fill(&chunks, stage::Sectors::Content)?;
                 self.sync_filled()?;
                 (self.report)(Report::SyncPagesStaged { round });
             }

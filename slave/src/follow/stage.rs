@@ -2,6 +2,8 @@
 
 use super::{Follow, Report};
 use ft_pair_machine::MachineState;
+use ft_pair_machine::disk::DiskControl;
+use ft_pair_machine::epoch_digest::{BLOCK_SECTORS, scrub_disk, scrubbed_blocks};
 use ft_pair_shared::bulk::{Item, Items, PAGE, dirty_list};
 use ft_pair_shared::digest;
 use ft_pair_shared::protocol::{EpochMark, RootDigest};
@@ -15,6 +17,17 @@ pub(super) struct Staged {
     pub chunks: Vec<Vec<u8>>,
     /// Digests of the pages in it.
     pages: HashMap<u32, [u8; 32]>,
+}
+
+/// What a payload's sectors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sectors {
+    /// Content of a copy that nobody reads yet.
+    Content,
+    /// What replaces sectors that differ.
+    Repair,
+    /// What the guest did, in its order.
+    Guest,
 }
 
 /// What a payload says beside pages and sectors.
@@ -48,12 +61,13 @@ fn summary(chunks: &[Vec<u8>]) -> Result<Summary, String> {
 
 impl Follow {
     /// Writes pages and sectors of a payload into the machine, and restores its state if one is there.
-    pub(super) fn fill(&mut self, chunks: &[Vec<u8>]) -> Result<(), String> {
+    pub(super) fn fill(&mut self, chunks: &[Vec<u8>], sectors: Sectors) -> Result<(), String> {
         for item in chunks.iter().flat_map(|chunk| Items::new(chunk)) {
             match item.map_err(|e| e.to_string())? {
                 Item::ZeroPage(page) => self.put_page(page, &[0; PAGE])?,
                 Item::Page(page, bytes) => self.put_page(page, bytes)?,
-                Item::DiskWrite(sector, bytes) => self.put_sectors(sector, bytes)?,
+                Item::DiskWrite(sector, bytes) => self.put_sectors(sector, bytes, sectors)?,
+                Item::DiskFlush(number) => self.flush(number)?,
                 Item::State(bytes) => {
                     let state = MachineState::from_bytes(bytes).map_err(|e| e.to_string())?;
                     self.machine.restore(&state).map_err(|e| e.to_string())?;
@@ -64,7 +78,15 @@ impl Follow {
         Ok(())
     }
 
-    fn put_sectors(&self, sector: u64, bytes: &[u8]) -> Result<(), String> {
+    fn flush(&self, number: u64) -> Result<(), String> {
+        let here = self.disk.as_ref().map(DiskControl::apply_flush);
+        if here == Some(number) {
+            return Ok(());
+        }
+        Err(format!("the Master's guest flushed for time {number}, here that is {here:?}"))
+    }
+
+    fn put_sectors(&self, sector: u64, bytes: &[u8], how: Sectors) -> Result<(), String> {
         let Some(disk) = &self.disk else {
             return Err("sectors were sent, but no disk is here".into());
         };
@@ -72,11 +94,15 @@ impl Follow {
         if !bytes.len().is_multiple_of(512) || end.is_none_or(|end| end > disk.sectors()) {
             return Err(format!("sector {sector} was sent, but the disk has {}", disk.sectors()));
         }
-        if self.replaying {
-            disk.repair(sector, bytes);
-            return Ok(());
+        match how {
+            Sectors::Repair => disk.repair(sector, bytes),
+            Sectors::Guest => disk.apply_op(sector, bytes),
+            Sectors::Content => {
+                let error = |e| format!("cannot write the disk copy: {e}");
+                disk.fill(sector, bytes).map_err(error)?;
+            }
         }
-        disk.fill(sector, bytes).map_err(|e| format!("cannot write the disk copy: {e}"))
+        Ok(())
     }
 
     fn put_page(&mut self, page: u32, bytes: &[u8; PAGE]) -> Result<(), String> {
@@ -110,7 +136,7 @@ impl Follow {
     ) -> Result<(), String> {
         let sum = summary(chunks)?;
         let digest = self.digest_with(&sum);
-        self.fill(chunks)?;
+        self.fill(chunks, Sectors::Content)?;
         self.mark_disk(mark.epoch);
         self.commit_disk(mark.epoch)?;
         self.begin_at(mark.position)?;
@@ -155,7 +181,8 @@ impl Follow {
 
     pub(super) fn apply_epoch(&mut self, epoch: Epoch) -> Result<(), String> {
         let staged = self.take_staged(epoch)?;
-        self.fill(&staged.chunks)?;
+        self.fill(&staged.chunks, Sectors::Guest)?;
+        self.check_scrub(epoch, &staged.chunks)?;
         self.machine.take_outputs();
         self.machine.take_dirty();
         self.machine.take_dirty_long();
@@ -163,6 +190,27 @@ impl Follow {
         self.mark_disk(epoch);
         self.commit_disk(epoch)?;
         Ok(())
+    }
+
+    /// Compares the disk's scrubbed window, now that the epoch is applied. Without an execution of its own
+    /// this side cannot repair what differs: it is replaced.
+    fn check_scrub(&self, epoch: Epoch, chunks: &[Vec<u8>]) -> Result<(), String> {
+        let mut items = chunks.iter().flat_map(|chunk| Items::new(chunk));
+        let theirs = items.find_map(|item| match item {
+            Ok(Item::DiskScrub(digest)) => Some(*digest),
+            _ => None,
+        });
+        let (Some(theirs), Some(disk)) = (theirs, &self.disk) else { return Ok(()) };
+        let ours = scrub_disk(epoch, disk).map_err(|e| e.to_string())?;
+        if ours == theirs {
+            return Ok(());
+        }
+        let blocks = scrubbed_blocks(epoch, disk.sectors());
+        Err(format!(
+            "the disk copy differs from the Master's in sectors {} to {}: it is made anew",
+            blocks.start * BLOCK_SECTORS,
+            blocks.end * BLOCK_SECTORS
+        ))
     }
 
     pub(super) fn stage_repair(
@@ -184,7 +232,7 @@ impl Follow {
             // the repair holds the Master's content of every block that either side wrote.
             disk.discard_after(disk.committed()).map_err(|e| e.to_string())?;
         }
-        self.fill(&staged.chunks)?;
+        self.fill(&staged.chunks, Sectors::Repair)?;
         let here = self.machine.position();
         self.begin_at(here)?;
         self.restart_after_repair(here);

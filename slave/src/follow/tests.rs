@@ -1,15 +1,21 @@
 //! What the Slave's thread makes of a transfer, without a Master.
 
 use super::{Command, End, Follow, Report};
-use ft_pair_machine::{Machine, MachineConfig, MemoryDisk};
+use ft_pair_machine::disk::{DiskControl, OverlayDisk};
+use ft_pair_machine::epoch_digest::scrub_disk;
+use ft_pair_machine::{BlockDevice, Machine, MachineConfig, MemoryDisk};
 use ft_pair_shared::Epoch;
 use ft_pair_shared::bulk::{ChunkWriter, Item};
 use ft_pair_shared::protocol::{EpochMark, RootDigest};
 use std::sync::mpsc;
 
 fn machine() -> Machine {
+    machine_with(Box::new(MemoryDisk::new(vec![0; SECTORS * 512])))
+}
+
+fn machine_with(disk: Box<dyn BlockDevice>) -> Machine {
     let config = MachineConfig { memory: 4 << 20, ..MachineConfig::default() };
-    Machine::new(&config, Box::new(MemoryDisk::new(vec![0; 4096]))).unwrap()
+    Machine::new(&config, disk).unwrap()
 }
 
 /// The final part of a synchronisation from a machine with some memory written, and its digest.
@@ -41,6 +47,14 @@ fn transfer(change: impl FnOnce(&mut Vec<u8>)) -> (EpochMark, Vec<u8>) {
 
 /// What a following thread says to commands, and how it ends.
 fn follow(commands: Vec<Command>) -> (Vec<Report>, End, Machine) {
+    follow_on(machine(), None, commands)
+}
+
+fn follow_on(
+    machine: Machine,
+    disk: Option<DiskControl>,
+    commands: Vec<Command>,
+) -> (Vec<Report>, End, Machine) {
     let (to, from) = mpsc::channel();
     let (told, reports) = mpsc::channel();
     for command in commands {
@@ -48,7 +62,7 @@ fn follow(commands: Vec<Command>) -> (Vec<Report>, End, Machine) {
     }
     to.send(Command::Quit).unwrap();
     let report = Box::new(move |report| told.send(report).unwrap());
-    let (machine, _, end) = Follow::new(machine(), None, from, report).run();
+    let (machine, _, end) = Follow::new(machine, disk, from, report).run();
     (reports.try_iter().collect(), end, machine)
 }
 
@@ -92,4 +106,76 @@ fn a_cut_transfer_fails_the_slave_and_nothing_else() {
 fn an_epoch_is_not_applied_before_it_is_staged() {
     let (_, end, _) = follow(vec![Command::ApplyEpoch { epoch: Epoch(1) }]);
     assert_eq!(end, End::Failed);
+}
+
+/// Sectors of the copies in the tests with a disk; the second epoch's scrub covers 1024 to 1535.
+const SECTORS: usize = 2048;
+
+/// A copy on a file of its own.
+fn copy() -> (OverlayDisk, DiskControl, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("copy.img");
+    std::fs::write(&path, vec![0; SECTORS * 512]).unwrap();
+    let disk = OverlayDisk::open(&path).unwrap();
+    let control = disk.control();
+    (disk, control, dir)
+}
+
+/// An epoch in which the guest writes a sector, flushes, and writes it again.
+fn epoch_of_writes(master: &DiskControl) -> (EpochMark, Vec<u8>) {
+    master.apply_op(1030, &[1; 512]);
+    master.apply_flush();
+    master.apply_op(1030, &[2; 512]);
+    let mut chunk = ChunkWriter::default();
+    chunk.put(Item::DiskWrite(1030, &[1; 512]));
+    chunk.put(Item::DiskFlush(1));
+    chunk.put(Item::DiskWrite(1030, &[2; 512]));
+    chunk.put(Item::DiskScrub(&scrub_disk(Epoch(2), master).unwrap()));
+    let (first, _) = transfer(|_| ());
+    (EpochMark { epoch: Epoch(2), flush_needed: 1, ..first }, chunk.finish().0)
+}
+
+fn follow_writes(corrupt: Option<u64>) -> (End, Vec<Report>, DiskControl, tempfile::TempDir) {
+    let (_live, master, _dir) = copy();
+    let (disk, control, dir) = copy();
+    let (first, state) = transfer(|_| ());
+    let (mark, chunk) = epoch_of_writes(&master);
+    if let Some(sector) = corrupt {
+        control.inject_fault(sector, &[9; 512]).unwrap();
+    }
+    let commands = vec![
+        Command::StageFinal { mark: first, chunks: vec![state] },
+        Command::StageEpoch { mark, chunks: vec![chunk] },
+        Command::ApplyEpoch { epoch: Epoch(2) },
+    ];
+    let (reports, end, machine) =
+        follow_on(machine_with(Box::new(disk)), Some(control.clone()), commands);
+    if end == End::Quit {
+        let soon = std::time::Duration::from_secs(20);
+        assert_eq!(control.drain(soon), Ok(true));
+    }
+    drop(machine);
+    (end, reports, control, dir)
+}
+
+#[test]
+fn an_epochs_writes_and_flushes_are_done_in_the_guests_order() {
+    let (end, _, control, dir) = follow_writes(None);
+    assert_eq!(end, End::Quit);
+    assert_eq!((control.flushes(), control.durable_flush()), (1, 1));
+    let file = std::fs::read(dir.path().join("copy.img")).unwrap();
+    assert_eq!(file[1030 * 512..1031 * 512], [2; 512]);
+}
+
+#[test]
+fn a_corrupted_sector_of_a_copy_that_only_takes_over_is_found_by_the_scrub() {
+    let (end, reports, _, _dir) = follow_writes(Some(1500));
+    assert_eq!(end, End::Failed);
+    let said = reports.iter().find_map(|report| match report {
+        Report::Failed(text) => Some(text.as_str()),
+        _ => None,
+    });
+    assert!(said.unwrap().contains("sectors 1024 to 1536"), "{said:?}");
+    // Elsewhere it has its turn with another epoch.
+    assert_eq!(follow_writes(Some(100)).0, End::Quit);
 }

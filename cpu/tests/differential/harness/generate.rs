@@ -118,8 +118,7 @@ fn encode(d: &mut Draw, code: Code) -> Option<[u8; 15]> {
     if size == 16 && !branch && info.mandatory_prefix() == MandatoryPrefix::None {
         bytes.push(0x66);
     }
-    // REX.B would make PAUSE an exchange with R8.
-    if size == 64 || code != Code::Pause && d.percent(45) {
+    if size == 64 || d.percent(45) {
         bytes.push(0x40 | d.u64() as u8 & 0xf);
     }
     match info.table() {
