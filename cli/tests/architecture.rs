@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("master", &["shared", "cpu", "machine", "replay-log"]),
     ("slave", &["shared", "cpu", "machine", "replay-log"]),
     ("cli", &["shared", "cpu", "machine", "replay-log", "master", "slave"]),
+    ("benches", &["machine"]),
 ];
 
 fn manifest(folder: &str) -> String {

@@ -41,6 +41,21 @@ pub fn written_blocks(writes: &DiskWrites) -> Vec<u64> {
     blocks
 }
 
+/// Sectors of a 4 KiB block: the last of a disk may be shorter. First sector and number.
+pub fn sectors_of_block(block: u64, sectors: u64) -> (u64, u64) {
+    let first = block * BLOCK_SECTORS;
+    (first, BLOCK_SECTORS.min(sectors - first))
+}
+
+/// The digest of one 4 KiB block of the disk.
+///
+/// # Errors
+/// When the host cannot read the disk.
+pub fn block_digest(block: u64, disk: &DiskControl) -> Result<[u8; 32], DiskError> {
+    let (first, count) = sectors_of_block(block, disk.sectors());
+    disk.digest_range(first, count)
+}
+
 /// The digest of the disk's window that is scrubbed with an epoch.
 ///
 /// # Errors

@@ -15,6 +15,7 @@
 //! | 8 | disk digest | 32 bytes |
 //! | 9 | log | length u32, bytes |
 //! | 10 | disk scrub | 32 bytes |
+//! | 11 | disk block digest | block u64, 32 bytes |
 
 use crate::account::{Bytes, Class};
 
@@ -44,6 +45,8 @@ pub enum Item<'a> {
     DiskScrub(&'a [u8; 32]),
     /// Encoded log records.
     Log(&'a [u8]),
+    /// The digest of a 4 KiB block of the disk.
+    BlockDigest(u64, &'a [u8; 32]),
 }
 
 /// A payload could not be decoded.
@@ -122,6 +125,11 @@ impl ChunkWriter {
             Item::Log(bytes) => self.sized(9, bytes, Class::Log),
             Item::DiskScrub(digest) => {
                 self.head(10, digest);
+                Class::Digest
+            }
+            Item::BlockDigest(block, digest) => {
+                self.head(11, &block.to_le_bytes());
+                self.bytes.extend_from_slice(digest);
                 Class::Digest
             }
         };
@@ -218,6 +226,7 @@ impl<'a> Items<'a> {
             7 => Item::PageDigest(self.u32()?, self.array()?),
             8 => Item::DiskDigest(self.array()?),
             10 => Item::DiskScrub(self.array()?),
+            11 => Item::BlockDigest(self.u64()?, self.array()?),
             9 => Item::Log(self.sized()?),
             _ => return Err(Malformed { at }),
         })
@@ -254,6 +263,7 @@ mod tests {
         w.put(Item::PageDigest(5, &[6; 32]));
         w.put(Item::DiskDigest(&[7; 32]));
         w.put(Item::DiskScrub(&[8; 32]));
+        w.put(Item::BlockDigest(9, &[9; 32]));
         w.put(Item::Log(b"log"));
         w.finish()
     }
@@ -263,7 +273,7 @@ mod tests {
         let (bytes, counted) = sample();
         assert_eq!(counted.total(), bytes.len() as u64);
         let items: Vec<_> = Items::new(&bytes).map(Result::unwrap).collect();
-        assert_eq!(items.len(), 10);
+        assert_eq!(items.len(), 11);
         assert_eq!(items[0], Item::ZeroPage(7));
         assert!(matches!(items[5], Item::DirtyList(list) if dirty_list(list) == [1, 2, 3]));
     }
@@ -275,6 +285,6 @@ mod tests {
         for len in 0..bytes.len() {
             whole += usize::from(Items::new(&bytes[..len]).all(|item| item.is_ok()));
         }
-        assert_eq!(whole, 10, "one clean end before each item");
+        assert_eq!(whole, 11, "one clean end before each item");
     }
 }

@@ -112,3 +112,63 @@ fn an_upgrade_of_the_command_leaves_a_running_pair_alone() {
     std::fs::remove_file(&program).unwrap();
     folder.assert_tidy();
 }
+
+/// In the background, attached to and left again.
+#[test]
+fn a_pair_in_the_background_has_a_console_for_whoever_attaches() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let args = ["up", "-d", "guest.img", "--name", "pair", "--mem", "256M", "--append", APPEND];
+    let output = folder.ft_pair(&args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("protected"), "it returns once the guest is protected: {said}");
+
+    let mut console = folder.attach("pair");
+    console.until("a shell", 180, |guest| guest.console().contains("~# "));
+    console.type_text("echo attached-$((6 * 7))\n");
+    console.until("an answer", 60, |guest| guest.console().contains("attached-42"));
+    // The client goes without a word; the guest stays.
+    drop(console);
+    let status = json(&folder.ft_pair(&["status", "pair", "--json"]));
+    assert_eq!(status["protected"], true);
+    let mut console = folder.attach("pair");
+    console.until("the past", 60, |guest| guest.console().contains("attached-42"));
+    console.type_text("echo again-$((6 * 7))\n");
+    console.until("an answer", 60, |guest| guest.console().contains("again-42"));
+    drop(console);
+
+    let down = json(&folder.ft_pair(&["down", "pair", "--json"]));
+    assert_eq!(down["off"], true);
+    folder.fsck();
+    folder.assert_tidy();
+}
+
+/// A reboot is a new power cycle of the same pair.
+#[test]
+fn a_guest_that_reboots_is_protected_again_and_keeps_its_disk() {
+    let _alone = alone();
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("copies")).unwrap();
+    let mut guest = folder.start("up", APPEND, &up(&["--slave-disk", "copies"]));
+    guest.until_shell();
+    guest.until_protected();
+    assert!(folder.path("copies").read_dir().unwrap().count() > 0, "the Slave's copy is there");
+    guest.type_text("echo kept > /root/kept; sync; reboot\n");
+    guest.until("the second boot", 180, |guest| {
+        guest.console().matches("Linux version").count() == 2
+    });
+    guest.until_protected();
+    guest.until("its shell", 180, |guest| guest.console().matches("login: root").count() == 2);
+    guest.kill("master");
+    guest.until("the Slave is live", 60, |guest| guest.events("failover").len() == 1);
+    guest.type_text("echo it-is-$(cat /root/kept)\n");
+    guest.until("the file", 60, |guest| guest.console().contains("it-is-kept"));
+    assert!(guest.down().success(), "{}", guest.errors());
+    assert!(guest.errors().contains("the guest reboots"), "{}", guest.errors());
+    drop(guest);
+    assert_eq!(folder.path("copies").read_dir().unwrap().count(), 0, "no copy is left");
+    std::fs::remove_dir(folder.path("copies")).unwrap();
+    folder.fsck();
+    folder.assert_tidy();
+}

@@ -99,6 +99,11 @@ impl Folder {
         self.start_program(Path::new(BINARY), command, append, more)
     }
 
+    /// Attaches to a pair's console; what goes out of scope is the client, not the pair.
+    pub fn attach(&self, name: &str) -> Guest<'_> {
+        self.start_command(Command::new(BINARY).args(["console", name]))
+    }
+
     /// A copy of the command in this folder.
     pub fn copy_of_program(&self) -> PathBuf {
         let copy = self.path("ft-pair");
@@ -114,12 +119,16 @@ impl Folder {
         append: &str,
         more: &[&str],
     ) -> Guest<'_> {
+        let mut program = Command::new(program);
+        program.args([command, "guest.img", "--append", append]);
+        program.args(if more.contains(&"--mem") { &[][..] } else { &["--mem", "256M"] });
+        self.start_command(program.args(more))
+    }
+
+    fn start_command(&self, command: &mut Command) -> Guest<'_> {
         let console = self.path("console.txt");
         let errors = self.path("errors.txt");
-        let child = Command::new(program)
-            .args([command, "guest.img", "--append", append])
-            .args(if more.contains(&"--mem") { &[][..] } else { &["--mem", "256M"] })
-            .args(more)
+        let child = command
             .current_dir(self.0.path())
             .env("XDG_RUNTIME_DIR", self.0.path())
             .env("TMPDIR", self.0.path())
@@ -130,6 +139,13 @@ impl Folder {
             .spawn()
             .unwrap();
         Guest { folder: self, child, console, errors }
+    }
+}
+
+impl Drop for Folder {
+    /// After a test that failed: nothing that it started stays.
+    fn drop(&mut self) {
+        self.processes().into_iter().for_each(|pid| signal_process(pid, Signal::KILL));
     }
 }
 

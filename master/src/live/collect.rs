@@ -1,7 +1,7 @@
 //! What a Slave needs to be synchronised or repaired, collected on the live side between slices.
 
 use super::{Chunk, Feed, Live, Report};
-use ft_pair_machine::epoch_digest::BLOCK_SECTORS;
+use ft_pair_machine::epoch_digest::{BLOCK_SECTORS, block_digest, sectors_of_block};
 use ft_pair_shared::bulk::{ChunkWriter, Item, Items};
 use ft_pair_shared::digest;
 use ft_pair_shared::protocol::{EpochMark, Incarnation};
@@ -101,13 +101,27 @@ impl Live {
 
     pub(super) fn put_block(&mut self, chunk: &mut ChunkWriter, block: u64) {
         let Some(disk) = &self.disk else { return };
-        let first = block * BLOCK_SECTORS;
-        let sectors = BLOCK_SECTORS.min(disk.sectors() - first);
+        let (first, sectors) = sectors_of_block(block, disk.sectors());
         let mut bytes = vec![0; sectors as usize * 512];
         match disk.read(first, &mut bytes) {
             Ok(()) => chunk.put(Item::DiskWrite(first, &bytes)),
             Err(error) => (self.report)(Report::HostError(error.to_string())),
         }
+    }
+
+    /// Blocks whose digest is another one here.
+    fn differing(&mut self, theirs: &BTreeMap<u64, [u8; 32]>) -> Vec<u64> {
+        let Some(disk) = &self.disk else { return Vec::new() };
+        let blocks = disk.sectors().div_ceil(BLOCK_SECTORS);
+        let mut differing = Vec::new();
+        for (block, digest) in theirs.iter().filter(|(block, _)| **block < blocks) {
+            match block_digest(*block, disk) {
+                Ok(ours) if ours == *digest => {}
+                Ok(_) => differing.push(*block),
+                Err(error) => (self.report)(Report::HostError(error.to_string())),
+            }
+        }
+        differing
     }
 
     fn part(&mut self, chunk: ChunkWriter) {
@@ -146,6 +160,7 @@ impl Live {
         assert!(self.standing, "a repair is collected while the guest stands");
         let mut theirs: BTreeMap<u32, [u8; 32]> = BTreeMap::new();
         let mut blocks: BTreeSet<u64> = BTreeSet::new();
+        let mut scrubbed: BTreeMap<u64, [u8; 32]> = BTreeMap::new();
         for item in digests.iter().flat_map(|chunk| Items::new(chunk)) {
             match item {
                 Ok(Item::PageDigest(page, digest)) => {
@@ -153,6 +168,9 @@ impl Live {
                 }
                 Ok(Item::DiskWrite(sector, _)) => {
                     blocks.insert(sector / BLOCK_SECTORS);
+                }
+                Ok(Item::BlockDigest(block, digest)) => {
+                    scrubbed.insert(block, *digest);
                 }
                 _ => {}
             }
@@ -170,6 +188,7 @@ impl Live {
             }
         }
         let diverged_pages = chunk.pages();
+        blocks.extend(self.differing(&scrubbed));
         for block in blocks {
             self.put_block(&mut chunk, block);
         }

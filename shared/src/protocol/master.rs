@@ -384,7 +384,7 @@ impl MasterProtocol {
                     self.send_bulk(BulkToSlave::Speculative { payload });
                 }
             }
-            MasterEvent::Finish => self.finishing = true,
+            MasterEvent::Finish => self.guest_is_off(),
         }
     }
 

@@ -83,6 +83,8 @@ pub struct Mutations {
     pub forget_committed_output: bool,
     /// A Master goes protected without the witness's word.
     pub no_in_sync_confirmation: bool,
+    /// A Master ends as soon as its guest is off, whatever is still to be released.
+    pub finish_early: bool,
 }
 
 impl Mutations {
@@ -98,5 +100,6 @@ impl Mutations {
         diverged_promotes: false,
         forget_committed_output: false,
         no_in_sync_confirmation: false,
+        finish_early: false,
     };
 }

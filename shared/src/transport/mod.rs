@@ -13,7 +13,7 @@ pub use control::{Agreement, ControlEnd, ControlEvent, Greeting};
 pub use count::Counter;
 
 /// Version of everything that the two sides say to each other.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// A connection to the peer failed.
 #[derive(Debug, thiserror::Error)]

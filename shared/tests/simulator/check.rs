@@ -21,6 +21,7 @@ pub struct Coverage {
     pub refused_output: u64,
     pub output_again: u64,
     pub torn: u64,
+    pub powered_off: u64,
     pub died_syncing: u64,
     pub fenced_masters: u64,
 }
@@ -34,11 +35,12 @@ impl Coverage {
         self.refused_output += other.refused_output;
         self.output_again += other.output_again;
         self.torn += other.torn;
+        self.powered_off += other.powered_off;
         self.died_syncing += other.died_syncing;
         self.fenced_masters += other.fenced_masters;
     }
 
-    pub fn each(&self) -> [u64; 9] {
+    pub fn each(&self) -> [u64; 10] {
         [
             self.promotions,
             self.generations,
@@ -47,6 +49,7 @@ impl Coverage {
             self.refused_output,
             self.output_again,
             self.torn,
+            self.powered_off,
             self.died_syncing,
             self.fenced_masters,
         ]
@@ -59,6 +62,8 @@ pub struct Ledger {
     /// Every byte that left, in order.
     pub world: Vec<u8>,
     pub coverage: Coverage,
+    /// The guest's last word is out.
+    pub off: bool,
     owners: HashMap<Generation, Process>,
     newest: Generation,
     live: HashMap<Generation, Process>,
@@ -93,7 +98,11 @@ impl Ledger {
     }
 
     pub fn master_stopped(&mut self, who: Process, reason: StopReason) {
-        assert_eq!(reason, StopReason::Fenced, "a Master of an endless guest stops only if fenced");
+        if reason == StopReason::Finished {
+            assert!(self.off, "a Master finishes once the guest's last word is out");
+            return;
+        }
+        assert_eq!(reason, StopReason::Fenced, "else it stops only if fenced");
         assert_ne!(
             self.owners.get(&self.newest),
             Some(&who),
@@ -108,6 +117,7 @@ impl Ledger {
             assert_eq!(self.owners.get(&generation), Some(&who), "only who won releases");
             assert_eq!(output.seq, self.world.len() as u64, "output leaves once and in order");
             assert_eq!(output.bytes.len(), 1);
+            assert!(!self.off, "nothing comes after the last word");
             self.world.extend(&output.bytes);
         }
     }
@@ -193,10 +203,7 @@ impl World {
                 Happened::Input { number, value, .. } => {
                     assert_eq!(number, again.inputs, "inputs are taken in order, none twice");
                     assert_eq!(value, self.typed[number as usize], "inputs are what was typed");
-                    let node = again.node;
-                    again.hash = crate::rng::mix(again.hash, 0x1000 + u64::from(value));
-                    again.inputs += 1;
-                    again.node = node;
+                    again.feel(value);
                 }
                 _ => {
                     assert!(self.ledger.undetected.contains(&node), "a diverged state is not used");
@@ -231,7 +238,10 @@ impl World {
                 assert_ne!(record.in_sync, Some(name), "a side in sync goes live or is fenced");
             }
             StopReason::BadTransfer => {}
-            StopReason::Finished | StopReason::Failed => panic!("nobody asked {id} to end"),
+            StopReason::Finished => {
+                assert!(self.ledger.off, "a Slave is let go once the guest's last word is out");
+            }
+            StopReason::Failed => panic!("nobody asked {id} to end"),
         }
     }
 
@@ -246,6 +256,14 @@ impl World {
         };
         let (owner, heir) = (alive(record.owner), alive(record.in_sync));
         let waited = self.now - self.calm_at;
+        if self.ledger.off {
+            // Everybody ends by itself; a Slave that missed the goodbye goes live, and finds nothing to do.
+            if self.procs.iter().all(|proc| !proc.alive) {
+                self.finished = Some(Outcome::Off);
+            }
+            assert!(waited < RECOVERY_US, "after the guest's last word all processes end");
+            return;
+        }
         if owner.is_none() && heir.is_none() && waited > 600 * MS {
             let live = self.procs.iter().any(|proc| proc.alive && proc.is_master());
             if !live && record.owner.is_some() {
@@ -253,16 +271,17 @@ impl World {
                 return;
             }
         }
-        let recovered = owner.is_some_and(|owner| {
-            let proc = &self.procs[owner];
-            let Role::Master(master) = &proc.role else { return false };
-            let slave = heir.is_some_and(|heir| self.procs[heir].session == proc.session);
-            let inputs = proc.guest.inputs >= self.calm_inputs;
-            slave
-                && inputs
-                && master.protected()
-                && self.ledger.world.len() > self.calm_outputs + 10
-        });
+        let recovered = !self.button.pressed()
+            && owner.is_some_and(|owner| {
+                let proc = &self.procs[owner];
+                let Role::Master(master) = &proc.role else { return false };
+                let slave = heir.is_some_and(|heir| self.procs[heir].session == proc.session);
+                let inputs = proc.guest.inputs >= self.calm_inputs;
+                slave
+                    && inputs
+                    && master.protected()
+                    && self.ledger.world.len() > self.calm_outputs + 10
+            });
         if recovered {
             self.finished = Some(Outcome::Recovered);
         }

@@ -1,5 +1,6 @@
 //! The driver of the live side: runs the guest and carries out the protocol's actions.
 
+use crate::guest::Power;
 use crate::process::{Event, Id, Message, Role};
 use crate::world::{Data, MS, World};
 use ft_pair_shared::Position;
@@ -28,6 +29,10 @@ impl World {
             MasterAction::PauseGuest { ticket } => {
                 let proc = &mut self.procs[id];
                 proc.pause = Some(ticket);
+                if proc.guest.power == Power::Off {
+                    // Its thread has ended: nobody answers.
+                    return;
+                }
                 if !proc.mid_epoch && proc.any_epoch {
                     proc.at_rest = true;
                     self.later(0, MS, Event::Master(id, MasterEvent::GuestPaused { ticket }));
@@ -109,14 +114,16 @@ impl World {
 
     pub fn run_guest(&mut self, id: Id) {
         self.procs[id].running = false;
-        if self.procs[id].at_rest {
+        if self.procs[id].at_rest || self.procs[id].finished {
             return;
         }
         let steps = self.rng.range(2, 10);
         let before = self.procs[id].guest.flushes;
         for _ in 0..steps {
             let proc = &mut self.procs[id];
-            if let Some((number, value)) = proc.typed.pop_front() {
+            if proc.guest.power == Power::On
+                && let Some((number, value)) = proc.typed.pop_front()
+            {
                 assert_eq!(number, proc.guest.inputs, "input is taken in order");
                 proc.records.push((proc.guest.steps, value));
                 proc.guest.take(value, &mut self.history);
@@ -134,6 +141,11 @@ impl World {
         let payload = self.store(Data::Log { records, end: guest.steps });
         let end = guest.position();
         self.master_event(id, MasterEvent::Log { end, inputs_taken: guest.inputs, payload });
+        if guest.power == Power::Off {
+            self.end_epoch(id);
+            self.procs[id].finished = true;
+            return self.master_event(id, MasterEvent::Finish);
+        }
         if self.procs[id].pause.is_some() || self.rng.percent(50) {
             self.end_epoch(id);
         }

@@ -13,30 +13,64 @@ pub struct Guest {
     pub outputs: u64,
     pub flushes: u64,
     pub node: usize,
+    pub power: Power,
 }
+
+/// Whether the guest goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    On,
+    /// The button was pressed: the next step is the last.
+    Pressed,
+    /// It has said its last word.
+    Off,
+}
+
+/// The input that is the power button. Nobody types it.
+pub const BUTTON: u8 = 0;
+/// The guest's last word. It may say this before, too.
+pub const LAST_WORD: u8 = 0xff;
 
 impl Guest {
     pub fn power_on() -> Self {
-        Self { hash: 1, steps: 0, inputs: 0, outputs: 0, flushes: 0, node: 0 }
+        Self { hash: 1, steps: 0, inputs: 0, outputs: 0, flushes: 0, node: 0, power: Power::On }
     }
 
     pub fn step(&mut self) -> Option<Output> {
+        if self.power == Power::Off {
+            return None;
+        }
         self.hash = mix(self.hash, self.steps);
         self.steps += 1;
+        if self.power == Power::Pressed {
+            self.power = Power::Off;
+            return Some(self.say(LAST_WORD));
+        }
         if self.hash.is_multiple_of(11) {
             self.flushes += 1;
         }
-        self.hash.is_multiple_of(4).then(|| {
-            let seq = self.outputs;
-            self.outputs += 1;
-            Output {
-                stream: Stream::Console,
-                seq,
-                position: self.position(),
-                bytes: vec![(self.hash >> 8) as u8],
-                after_flush: self.flushes,
-            }
-        })
+        self.hash.is_multiple_of(4).then(|| self.say((self.hash >> 8) as u8))
+    }
+
+    fn say(&mut self, byte: u8) -> Output {
+        let seq = self.outputs;
+        self.outputs += 1;
+        Output {
+            stream: Stream::Console,
+            seq,
+            position: self.position(),
+            bytes: vec![byte],
+            after_flush: self.flushes,
+        }
+    }
+
+    /// What an input does to the state that the guest sees.
+    pub fn feel(&mut self, value: u8) {
+        self.hash = mix(self.hash, 0x1000 + u64::from(value));
+        self.inputs += 1;
+        if value == BUTTON {
+            self.power = Power::Pressed;
+        }
     }
 
     pub fn position(&self) -> Position {
@@ -46,8 +80,7 @@ impl Guest {
     pub fn take(&mut self, value: u8, history: &mut History) {
         let input = Happened::Input { step: self.steps, number: self.inputs, value };
         self.node = history.add(self.node, input);
-        self.hash = mix(self.hash, 0x1000 + u64::from(value));
-        self.inputs += 1;
+        self.feel(value);
     }
 
     pub fn corrupt(&mut self, history: &mut History) {

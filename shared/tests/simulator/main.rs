@@ -132,6 +132,7 @@ mod catches {
         no_flush_check,
         diverged_promotes,
         forget_committed_output,
-        no_in_sync_confirmation
+        no_in_sync_confirmation,
+        finish_early
     );
 }

@@ -123,6 +123,8 @@ pub struct Proc {
     pub any_epoch: bool,
     pub pause: Option<u64>,
     pub at_rest: bool,
+    /// The guest is off, and the protocol was told.
+    pub finished: bool,
     pub epoch: Epoch,
     pub outputs: Vec<Output>,
     pub typed: VecDeque<(u64, u8)>,
@@ -160,6 +162,7 @@ impl Proc {
             any_epoch: false,
             pause: None,
             at_rest: false,
+            finished: false,
             epoch: Epoch(0),
             outputs: Vec::new(),
             typed: VecDeque::new(),

@@ -1,7 +1,7 @@
 //! The simulated world: time, connections, the supervisor with sink and witness, and the processes.
 
 use crate::check::{Coverage, Ledger};
-use crate::guest::{Guest, History};
+use crate::guest::{BUTTON, Guest, History, Power};
 use crate::process::{Act, Event, Id, Message, Proc, Role};
 use crate::rng::Rng;
 use ft_pair_shared::protocol::{
@@ -71,6 +71,8 @@ pub struct World {
     pub witness_away_until: u64,
     pub sink: Sink,
     pub typed: Vec<u8>,
+    /// When somebody presses the power button; in some runs nobody does.
+    pub button: Button,
     pub live: Id,
     pub ledger: Ledger,
     pub calm: bool,
@@ -83,10 +85,26 @@ pub struct World {
     pub calm_inputs: u64,
 }
 
+/// The power button.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Button {
+    Never,
+    At(u64),
+    Pressed,
+}
+
+impl Button {
+    pub fn pressed(self) -> bool {
+        self == Self::Pressed
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Protected again, output flows.
     Recovered,
+    /// The guest powered off, and everybody ended.
+    Off,
     /// No side could go live: both died, or the only one was not in sync or diverged.
     Lost,
 }
@@ -133,6 +151,7 @@ impl World {
             witness_away_until: 0,
             sink: Sink::with_mutations(mutations),
             typed: Vec::new(),
+            button: Button::Never,
             live: 0,
             ledger: Ledger::default(),
             calm: false,
@@ -160,6 +179,11 @@ impl World {
             world.at(at, Event::Fault);
         }
         world.at(calm_at, Event::Calm);
+        if world.rng.percent(30) {
+            // Amid the faults or after them.
+            let at = world.rng.range(calm_at / 2, calm_at + 200 * MS);
+            world.button = Button::At(at);
+        }
         world
     }
 
@@ -477,6 +501,11 @@ impl World {
             Ok(new) => {
                 self.ledger.coverage.output_again += u64::from(new.len() < outputs.len());
                 self.ledger.left(self.procs[by].name, generation, &new);
+                if self.typed.last() == Some(&BUTTON) && self.procs[by].guest.power == Power::Off {
+                    let all = self.procs[by].guest.outputs == self.ledger.world.len() as u64;
+                    self.ledger.coverage.powered_off += u64::from(all && !self.ledger.off);
+                    self.ledger.off |= all;
+                }
                 self.later(50, 3 * MS, Event::Master(by, MasterEvent::Accepted(epoch)));
             }
             Err(SinkError::OldGeneration { .. }) => {
@@ -489,7 +518,16 @@ impl World {
     }
 
     fn type_something(&mut self) {
-        let value = self.rng.next() as u8;
+        let value = match self.button {
+            Button::At(at) if at <= self.now => {
+                self.note("the power button");
+                self.button = Button::Pressed;
+                BUTTON
+            }
+            // Nothing is typed to a guest that goes off.
+            Button::Pressed => return,
+            _ => (self.rng.next() as u8).max(BUTTON + 1),
+        };
         self.typed.push(value);
         let Input::Console { first, bytes } = self.sink.input(vec![value]) else { unreachable!() };
         assert_eq!((first, &bytes[..]), (self.typed.len() as u64 - 1, &[value][..]));
@@ -519,7 +557,8 @@ impl World {
             session.open && self.procs[session.slave].alive && session.master == self.live
         });
         let full = self.procs.len() >= MOST_PROCESSES;
-        if live.alive && live.is_master() && !paired && !self.spawning && !full {
+        let off = self.ledger.off;
+        if live.alive && live.is_master() && !paired && !self.spawning && !full && !off {
             self.spawning = true;
             self.later(5 * MS, 80 * MS, Event::Spawn);
         }
@@ -529,7 +568,7 @@ impl World {
     fn spawn(&mut self) {
         self.spawning = false;
         let live = self.live;
-        if !self.procs[live].alive || !self.procs[live].is_master() {
+        if !self.procs[live].alive || !self.procs[live].is_master() || self.ledger.off {
             return;
         }
         let side = self.procs[live].name.side.other();

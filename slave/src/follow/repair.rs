@@ -1,7 +1,7 @@
 //! The Slave's part in a repair, and faults injected to show that repairs work.
 
 use super::{Follow, Report};
-use ft_pair_machine::epoch_digest::{scrubbed_blocks, written_blocks};
+use ft_pair_machine::epoch_digest::{BLOCK_SECTORS, block_digest, scrubbed_blocks, written_blocks};
 use ft_pair_shared::Epoch;
 use ft_pair_shared::bulk::{ChunkWriter, Item};
 use ft_pair_shared::digest;
@@ -37,32 +37,37 @@ impl Follow {
             pages.extend(p.iter().copied());
             blocks.extend(b.iter().copied());
         }
-        self.add_scrubbed(since, at.epoch, &mut pages, &mut blocks);
+        let scrubbed = self.scrubbed(since, at.epoch, &mut pages);
         let mut chunk = ChunkWriter::default();
         for page in pages {
             chunk.put(Item::PageDigest(page, &digest::page(self.machine.ram().page(page))));
         }
+        for block in scrubbed.difference(&blocks) {
+            let Some(disk) = &self.disk else { break };
+            match block_digest(*block, disk) {
+                Ok(digest) => chunk.put(Item::BlockDigest(*block, &digest)),
+                Err(error) => return (self.report)(Report::Failed(error.to_string())),
+            }
+        }
+        // What this side wrote since is discarded before the repair: all of it is asked for.
         for block in blocks {
-            chunk.put(Item::DiskWrite(block * 8, &[]));
+            chunk.put(Item::DiskWrite(block * BLOCK_SECTORS, &[]));
         }
         let (chunk, _) = chunk.finish();
         (self.report)(Report::RepairDigests { at: at.epoch, chunk });
     }
 
-    /// What the scrub looked at in the epochs to repair: that may be what differed.
-    fn add_scrubbed(
-        &self,
-        since: Epoch,
-        at: Epoch,
-        pages: &mut BTreeSet<u32>,
-        blocks: &mut BTreeSet<u64>,
-    ) {
+    /// What the scrub looked at in the epochs to repair: that may be what differed. Adds the pages, gives
+    /// the disk's blocks.
+    fn scrubbed(&self, since: Epoch, at: Epoch, pages: &mut BTreeSet<u32>) -> BTreeSet<u64> {
         let total = self.machine.ram().pages();
         let sectors = self.disk.as_ref().map_or(0, |disk| disk.sectors());
+        let mut blocks = BTreeSet::new();
         for epoch in (since.0 + 1..=at.0).map(Epoch) {
             pages.extend(scrub::pages(epoch, &[], total));
             blocks.extend(scrubbed_blocks(epoch, sectors));
         }
+        blocks
     }
 
     /// Flips something past all tracking.

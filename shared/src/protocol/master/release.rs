@@ -95,7 +95,8 @@ impl MasterProtocol {
     }
 
     fn finish(&mut self) {
-        if self.finishing && self.accepted == self.ended && self.stage != Stage::Claiming {
+        let out = self.accepted == self.ended || self.settings.mutations.finish_early;
+        if self.finishing && out && self.stage != Stage::Claiming {
             self.send_control(ControlToSlave::Goodbye);
             self.stop(StopReason::Finished);
         }

@@ -9,10 +9,20 @@ impl MasterProtocol {
     /// a fresh synchronisation is the repair.
     pub(super) fn mismatch(&mut self, first: Epoch) {
         let acked = self.link.map_or(Epoch(0), |link| link.acked);
-        if self.stage != Stage::Protected || first != acked.next() || first > self.ended {
+        // A guest that is off does not stand at an epoch's end to be compared with.
+        let no_repair = self.stage != Stage::Protected || self.finishing;
+        if no_repair || first != acked.next() || first > self.ended {
             return self.lose_slave();
         }
         self.stage = Stage::Diverged { first };
+    }
+
+    /// The guest is off: nobody answers a pause any more, so a repair that waits for one never begins.
+    pub(super) fn guest_is_off(&mut self) {
+        self.finishing = true;
+        if matches!(self.stage, Stage::Diverged { .. }) {
+            self.lose_slave();
+        }
     }
 
     pub(super) fn request_repair(&mut self, first: Epoch) {
