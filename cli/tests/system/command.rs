@@ -140,6 +140,8 @@ fn a_pair_in_the_background_has_a_console_for_whoever_attaches() {
 
     let down = json(&folder.ft_pair(&["down", "pair", "--json"]));
     assert_eq!(down["off"], true);
+    // It has answered before it ends.
+    folder.until_nobody();
     folder.fsck();
     folder.assert_tidy();
 }

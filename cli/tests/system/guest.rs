@@ -71,6 +71,15 @@ impl Folder {
         assert_eq!(self.processes(), Vec::<u64>::new(), "no process is left running");
     }
 
+    /// Waits until nothing works here any more.
+    pub fn until_nobody(&self) {
+        let began = Instant::now();
+        while !self.processes().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?} do not end", self.processes());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Processes that work in this folder.
     pub fn processes(&self) -> Vec<u64> {
         let here = fs::canonicalize(self.0.path()).unwrap();
@@ -106,7 +115,7 @@ impl Folder {
 
     /// A copy of the command in this folder.
     pub fn copy_of_program(&self) -> PathBuf {
-        let copy = self.path("ft-pair");
+        let copy = self.path("program");
         fs::copy(BINARY, &copy).unwrap();
         copy
     }
