@@ -4,7 +4,7 @@ use crate::disk::DiskControl;
 use crate::{DiskError, DiskWrites, Machine};
 use ft_pair_shared::protocol::RootDigest;
 use ft_pair_shared::scrub::{self, BLOCKS_PER_EPOCH};
-use ft_pair_shared::{Epoch, digest};
+use ft_pair_shared::{Epoch, digest, page_digests};
 use std::ops::Range;
 
 /// Sectors of a disk block as synchronisation, repair and scrub count them (4 KiB).
@@ -84,8 +84,9 @@ impl Machine {
         let disk = digest::disk(&writes.digest, &scrubbed);
         let pages = scrub::pages(epoch, dirty, self.ram().pages());
         let mut root = digest::Root::new(&digest::bytes(&self.state().to_bytes()), &disk);
-        for page in &pages {
-            root.page(*page, &digest::page(self.ram().page(*page)));
+        let content: Vec<_> = pages.iter().map(|page| self.ram().page(*page)).collect();
+        for (page, digest) in pages.iter().zip(page_digests::of_pages(&content)) {
+            root.page(*page, &digest);
         }
         Ok(EpochDigest { root: root.finish(), pages, disk, scrubbed })
     }

@@ -7,6 +7,7 @@ pub mod digest;
 pub mod ids;
 pub mod input;
 pub mod output;
+pub mod page_digests;
 pub mod position;
 pub mod protocol;
 pub mod scrub;

@@ -7,7 +7,7 @@ use ft_pair_machine::epoch_digest::{BLOCK_SECTORS, scrub_disk, scrubbed_blocks};
 use ft_pair_shared::bulk::{Item, Items, PAGE, dirty_list};
 use ft_pair_shared::digest;
 use ft_pair_shared::protocol::{EpochMark, RootDigest};
-use ft_pair_shared::{Epoch, Position};
+use ft_pair_shared::{Epoch, Position, page_digests};
 use std::collections::HashMap;
 
 /// A transfer that is here but not applied.
@@ -42,20 +42,20 @@ struct Summary {
 
 fn summary(chunks: &[Vec<u8>]) -> Result<Summary, String> {
     let mut sum = Summary::default();
+    let mut pages: Vec<(u32, &[u8; PAGE])> = Vec::new();
     for item in chunks.iter().flat_map(|chunk| Items::new(chunk)) {
         match item.map_err(|e| e.to_string())? {
             Item::State(bytes) => sum.state = digest::bytes(bytes),
             Item::DiskDigest(digest) => sum.disk = *digest,
             Item::DirtyList(bytes) => sum.dirty = dirty_list(bytes),
-            Item::ZeroPage(page) => {
-                sum.pages.insert(page, digest::page(&[0; PAGE]));
-            }
-            Item::Page(page, bytes) => {
-                sum.pages.insert(page, digest::page(bytes));
-            }
+            Item::ZeroPage(page) => pages.push((page, &[0; PAGE])),
+            Item::Page(page, bytes) => pages.push((page, bytes)),
             _ => {}
         }
     }
+    let content: Vec<_> = pages.iter().map(|(_, bytes)| *bytes).collect();
+    let digests = page_digests::of_pages(&content);
+    sum.pages = pages.iter().map(|(page, _)| *page).zip(digests).collect();
     Ok(sum)
 }
 
