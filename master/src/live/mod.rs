@@ -23,7 +23,7 @@ const SLICE: Duration = Duration::from_micros(500);
 /// each message takes time from both executions where cores are scarce.
 const HORIZON: Duration = Duration::from_millis(5);
 /// With so many epochs not yet committed the Slave counts as behind.
-const BEHIND: usize = 4;
+const BEHIND: usize = 2;
 
 /// Settings of the live execution.
 #[derive(Debug, Clone, Copy)]
