@@ -3,10 +3,10 @@
 set -eu
 
 packages=(
-	gcc libc6-dev make cmake pkg-config # C parts of crates, programs for the guest
-	capnproto                           # the test that the generated code is current
-	mmdebstrap e2fsprogs                # the guest image
-	procps util-linux                   # the demo: ps, setsid, flock
+	gcc g++ libc6-dev make cmake pkg-config # C parts of crates, programs for the guest
+	capnproto                               # the test that the generated code is current
+	mmdebstrap e2fsprogs                    # the guest image
+	procps util-linux                       # the demo: ps, setsid, flock
 )
 
 missing=()
