@@ -171,6 +171,9 @@ impl Drop for Guest<'_> {
         // Its own children end with it.
         drop(self.child.kill());
         drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- console\n{}\n--- errors\n{}", self.console(), self.errors());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod failover;
 mod faults;
 mod frozen;
 mod guest;
+mod printk;
 mod recording;
 mod seed;
 mod synchronisation;
