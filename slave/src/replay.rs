@@ -93,6 +93,7 @@ impl Replay<'_> {
                         return self.diverged(why);
                     }
                 }
+                Record::TlbFlush { .. } => self.machine.flush_tlb(),
                 Record::End { .. } => break,
             }
         }
