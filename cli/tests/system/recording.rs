@@ -1,7 +1,8 @@
 //! Recordings replay to the same digests; damaged ones are refused.
 
-use super::guest::{APPEND, Folder, alone};
+use super::guest::{APPEND, Folder, alone, assert_on_disk, assert_whole};
 use super::seed::Random;
+use super::{ledger, up};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -101,4 +102,63 @@ fn two_recordings_of_one_image_both_replay() {
     let (code, text) = said(&folder, &["replay", "first"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("the log is bad") && text.contains("segment"), "{text}");
+}
+
+/// Checks that a recording has every epoch of a run, and that executing it again gives every digest.
+fn assert_replays(folder: &Folder, dir: &str) -> Value {
+    let (code, text) = said(folder, &["log", "verify", dir]);
+    assert_eq!(code, Some(0), "{text}");
+    let stat = json(folder, &["log", "stat", dir, "--json"]);
+    assert_eq!(stat["finished"], true);
+    let replayed = json(folder, &["replay", dir, "--json"]);
+    assert_eq!(replayed["result"], "equal", "{replayed}");
+    assert_eq!(replayed["epochs"], stat["epochs"]["count"], "every epoch is compared");
+    let shown = folder.ft_pair(&["log", "show", dir, "--json"]);
+    let records = String::from_utf8(shown.stdout).unwrap();
+    let epochs = records.lines().filter_map(|line| {
+        serde_json::from_str::<Value>(line).unwrap()["EpochEnd"]["epoch"].as_u64()
+    });
+    let epochs: Vec<u64> = epochs.collect();
+    assert_eq!(epochs, (1..=epochs.len() as u64).collect::<Vec<_>>(), "no epoch is missing");
+    stat
+}
+
+/// Two Masters die while a protected guest is recorded: there is one recording of its whole life.
+fn masters_die_recorded(active: &str) {
+    let _alone = alone();
+    let folder = Folder::new();
+    let mut guest = folder.start("up", &ledger(), &up(&["--active", active, "--record", "life"]));
+    guest.until_ledger();
+    for _ in 0..2 {
+        guest.until_protected();
+        guest.until_more_lines(10);
+        guest.kill("master");
+        guest.until_more_lines(10);
+    }
+    guest.until_protected();
+    guest.until_more_lines(5);
+    assert!(guest.status()["recording"].as_str().is_some_and(|dir| dir.ends_with("/life")));
+    let down = folder.ft_pair(&["down", "pair"]);
+    assert_eq!(down.status.code(), Some(0), "{}", String::from_utf8_lossy(&down.stderr));
+    assert_eq!(guest.ended(60).code(), Some(0), "{}", guest.errors());
+    assert_eq!(guest.events("failover").len(), 2);
+    let released = guest.ledger();
+    assert_whole(&released, 1, "console's");
+    assert_on_disk(&released, &folder.disk_ledger());
+    drop(guest);
+
+    let stat = assert_replays(&folder, "life");
+    let flushes = stat["tlb_flushes"]["count"].as_u64().unwrap();
+    assert!(flushes >= 3, "each of three Slaves was given a state: {stat}");
+    assert_eq!(stat["power"]["count"].as_u64().map(|presses| presses > 0), Some(true), "{stat}");
+}
+
+#[test]
+fn a_pairs_recording_replays_over_two_failovers_under_replay() {
+    masters_die_recorded("replay");
+}
+
+#[test]
+fn a_pairs_recording_replays_over_two_failovers_under_the_passive_baseline() {
+    masters_die_recorded("off");
 }
