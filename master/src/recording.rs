@@ -154,3 +154,129 @@ impl Drop for Recording {
         let _ = self.open();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::EpochFigures;
+    use ft_pair_replay_log::{Header, Image, ReadError, Reader, Start};
+    use ft_pair_shared::protocol::RootDigest;
+    use ft_pair_shared::{Epoch, Input};
+    use std::path::PathBuf;
+
+    fn at(retired: u64) -> Position {
+        Position::at(retired)
+    }
+
+    fn log(retired: u64) -> Report {
+        let record = Record::Input { position: at(retired), input: Input::PowerButton };
+        Report::Log {
+            end: at(retired + 1),
+            inputs_taken: 0,
+            records: vec![record],
+            for_slave: false,
+        }
+    }
+
+    fn epoch(epoch: u64, retired: u64) -> Report {
+        Report::Epoch {
+            epoch: Epoch(epoch),
+            position: at(retired),
+            digest: RootDigest([1; 32]),
+            outputs: vec![],
+            inputs_taken: 0,
+            state: None,
+            figures: EpochFigures::default(),
+        }
+    }
+
+    fn begun(tmp: &tempfile::TempDir) -> (PathBuf, Writer) {
+        let dir = tmp.path().join("log");
+        let header = Header::new(Image { digest: [0; 32], bytes: 0 }, Start::PowerOn, vec![]);
+        let writer = Writer::create(&dir, &header, Options::default()).unwrap();
+        (dir, writer)
+    }
+
+    fn stand(retired: u64, epoch: u64) -> Stand {
+        Stand { position: at(retired), epoch: Epoch(epoch), last_input: None }
+    }
+
+    /// Positions of all whole records.
+    fn positions(dir: &Path) -> Vec<u64> {
+        let records = Reader::open(dir).unwrap();
+        let good = records.take_while(|record| {
+            assert!(!matches!(record, Err(ReadError::Refused { .. })), "{record:?}");
+            record.is_ok()
+        });
+        good.map(|record| record.unwrap().position().retired).collect()
+    }
+
+    #[test]
+    fn every_report_is_written_before_it_goes_on() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, writer) = begun(&tmp);
+        let mut recording = Recording::new(writer, Duration::ZERO);
+        recording.note(&log(10)).unwrap();
+        assert_eq!(positions(&dir), [10]);
+        recording.note(&Report::TlbFlushed { position: at(20) }).unwrap();
+        recording.note(&epoch(1, 20)).unwrap();
+        assert_eq!(positions(&dir), [10, 20, 20]);
+        recording.finish(at(30)).unwrap();
+        assert_eq!(positions(&dir), [10, 20, 20, 30]);
+    }
+
+    #[test]
+    fn a_slaves_state_waits_until_the_recording_is_taken_over() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, writer) = begun(&tmp);
+        let mut former = Recording::new(writer, Duration::ZERO);
+        former.note(&epoch(1, 20)).unwrap();
+        former.note(&log(40)).unwrap();
+        let mut recording = Recording::resume(&dir, stand(30, 1));
+        recording.note(&log(35)).unwrap();
+        recording.note(&epoch(2, 50)).unwrap();
+        assert_eq!(positions(&dir), [20, 40], "the guest goes on, the former writer lives");
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(former);
+        });
+        recording.note(&Report::TlbFlushed { position: at(50) }).unwrap();
+        recording.note(&Report::Paused { ticket: 1 }).unwrap();
+        assert_eq!(positions(&dir), [20, 35, 50, 50]);
+        ends.join().unwrap();
+    }
+
+    #[test]
+    fn a_guest_that_ends_at_once_is_in_its_recording() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, writer) = begun(&tmp);
+        let mut recording = Recording::resume(&dir, stand(0, 0));
+        recording.note(&log(5)).unwrap();
+        recording.note(&epoch(1, 6)).unwrap();
+        drop(writer);
+        drop(recording);
+        assert_eq!(positions(&dir), [5, 6]);
+    }
+
+    #[test]
+    fn a_recording_that_cannot_be_written_ends_and_says_so_once() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, writer) = begun(&tmp);
+        let mut recording = Recording::new(writer, Duration::ZERO);
+        std::fs::remove_dir_all(&dir).unwrap();
+        let error = recording.note(&log(5)).unwrap_err();
+        assert!(matches!(error, RecordingError::Write(WriteError::Io { .. })), "{error}");
+        recording.note(&epoch(1, 6)).unwrap();
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_recording_with_a_gap_is_not_gone_on_with() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, writer) = begun(&tmp);
+        drop(writer);
+        let mut recording = Recording::resume(&dir, stand(100, 3));
+        let error = recording.note(&Report::TlbFlushed { position: at(100) }).unwrap_err();
+        assert!(matches!(error, RecordingError::Resume(ResumeError::Gap { .. })), "{error}");
+    }
+}
