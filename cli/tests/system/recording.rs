@@ -1,5 +1,6 @@
 //! Recordings replay to the same digests; damaged ones are refused.
 
+use super::faults::inject_until_found;
 use super::guest::{APPEND, Folder, alone, assert_on_disk, assert_whole};
 use super::seed::Random;
 use super::{ledger, up};
@@ -161,4 +162,77 @@ fn a_pairs_recording_replays_over_two_failovers_under_replay() {
 #[test]
 fn a_pairs_recording_replays_over_two_failovers_under_the_passive_baseline() {
     masters_die_recorded("off");
+}
+
+/// Typed input, a repair, and a person's failover, in which the former Master is alive and writes.
+#[test]
+fn a_pairs_recording_replays_over_a_repair_and_a_persons_failover() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let mut guest = folder.start("up", APPEND, &up(&["--record", "life"]));
+    let mut random = Random::new(0x5eed_0005);
+    guest.until_shell();
+    for round in 0..3 {
+        guest.until_protected();
+        if round == 1 {
+            inject_until_found(&folder, &mut guest, &["register"], 3);
+        }
+        for n in 0..20 {
+            guest.type_text(&format!("echo {} >> /root/typed; sync\n", random.word(8)));
+            std::thread::sleep(Duration::from_millis(random.below(40)));
+            match (n, round) {
+                (10, 0) => drop(guest.kill("master")),
+                (10, 1) => {
+                    let output = folder.ft_pair(&["failover", "pair"]);
+                    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                }
+                _ => {}
+            }
+        }
+        let done = format!("echo DONE-$((7 * {}))\n", round + 1);
+        guest.type_text(&done);
+        let answer = format!("DONE-{}", 7 * (round + 1));
+        guest.until("the guest's answer", 60, |guest| guest.console().contains(&answer));
+    }
+    // Alike for `run` and `up`: a recording is of one power cycle.
+    guest.type_text("reboot\n");
+    assert_eq!(guest.ended(90).code(), Some(0), "{}", guest.errors());
+    assert!(guest.errors().contains("the recording ends here"), "{}", guest.errors());
+    assert_eq!(guest.events("failover").len(), 2);
+    drop(guest);
+    let stat = assert_replays(&folder, "life");
+    assert!(stat["console_typed_bytes"].as_u64().unwrap() > 60 * 20, "{stat}");
+}
+
+/// A side that cannot go on with the recording leaves it as it is, and the guest goes on.
+#[test]
+fn a_guest_outlives_its_recording() {
+    let _alone = alone();
+    let folder = Folder::new();
+    let mut guest = folder.start("up", &ledger(), &up(&["--record", "life"]));
+    guest.until_ledger();
+    guest.until_protected();
+    fs::rename(folder.path("life"), folder.path("moved")).unwrap();
+    guest.kill("master");
+    guest.until("a word about it", 60, |guest| guest.errors().contains("the recording ends"));
+    guest.until_protected();
+    guest.kill("master");
+    guest.until_more_lines(10);
+    assert_eq!(guest.status()["recording"], Value::Null);
+    let status = guest.down();
+    assert_eq!(status.code(), Some(1), "{}", guest.errors());
+    assert!(guest.errors().contains("the recording ended early"), "{}", guest.errors());
+    let released = guest.ledger();
+    assert_whole(&released, 1, "console's");
+    assert_on_disk(&released, &folder.disk_ledger());
+    drop(guest);
+
+    let (code, text) = said(&folder, &["log", "verify", "moved"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("unfinished"), "{text}");
+    let replayed = folder.ft_pair(&["replay", "moved", "--json"]);
+    let replayed: Value = serde_json::from_slice(&replayed.stdout).unwrap();
+    assert_eq!(replayed["result"], "bad-log", "{replayed}");
+    assert!(replayed["detail"].as_str().unwrap().contains("without an End"), "{replayed}");
+    assert!(replayed["epochs"].as_u64().unwrap() > 100, "what is there replays: {replayed}");
 }
