@@ -33,7 +33,7 @@ enum State {
     /// It is being taken over, which may take longer than a guest should wait. Until a Slave gets the
     /// machine's state nothing depends on it: without a Slave the guest is lost with this process.
     Resuming(Resuming, Vec<Record>),
-    Open(Writer),
+    Open(Box<Writer>),
     Ended,
 }
 
@@ -48,7 +48,7 @@ pub struct Recording {
 impl Recording {
     /// Writes with `writer`, and hands records to the operating system every so often.
     pub fn new(writer: Writer, every: Duration) -> Self {
-        Self { state: State::Open(writer), every, flushed: Instant::now() }
+        Self { state: State::Open(Box::new(writer)), every, flushed: Instant::now() }
     }
 
     /// Goes on with the recording in `dir` from where a machine stands; takes it over in the background.
@@ -140,7 +140,7 @@ impl Recording {
                 for record in &waiting {
                     writer.append(record)?;
                 }
-                self.state = State::Open(writer);
+                self.state = State::Open(Box::new(writer));
             }
             state => self.state = state,
         }
