@@ -14,6 +14,7 @@ Examples:
   ft-pair up -d guest.img --name web    the same in the background
   ft-pair status web --json             who is Master, who is Slave, is it protected
   ft-pair console web                   attach to its console; Ctrl-A d detaches
+  ft-pair up guest.img --record log     keep the log, across failovers
   ft-pair run guest.img --record log    run it unprotected and keep the log
   ft-pair replay log                    execute the log again, compare every digest")]
 pub struct Cli {
@@ -122,6 +123,7 @@ Examples:
   ft-pair up guest.img
   ft-pair up guest.img --mem 1G --epoch 10 --events events.jsonl
   ft-pair up -d guest.img --name web && ft-pair console web
+  ft-pair up guest.img --record log && ft-pair replay log
   ft-pair up vmlinuz --initrd initrd.img --append 'console=ttyS0 quiet'")]
 pub struct UpArgs {
     /// The guest.
@@ -145,8 +147,8 @@ pub struct UpArgs {
     /// Where the Slave's disk copy goes; default: beside the image
     #[arg(long, value_name = "PATH")]
     pub slave_disk: Option<PathBuf>,
-    /// Keep the log (not for `up` yet)
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Keep the log of the whole run, across failovers, and what the guest started from in this new directory
+    #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
     /// The Slave on another machine (not yet)
     #[arg(long, value_name = "HOST:PORT", hide = true)]

@@ -54,6 +54,9 @@ pub fn status(target: &Target) -> anyhow::Result<ExitCode> {
     println!("{:<12}{} s", "up for", answer["uptime_s"].as_f64().unwrap_or(0.0).round());
     println!("{:<12}{}", "active", answer["active"].as_str().unwrap_or("?"));
     println!("{:<12}{}", "memory", size::show(answer["mem"].as_u64().unwrap_or(0)));
+    if let Some(dir) = answer["recording"].as_str() {
+        println!("{:<12}{dir}", "recording");
+    }
     for said in answer["said"].as_array().into_iter().flatten() {
         let ago = said["ago_s"].as_f64().unwrap_or(0.0);
         println!("{:<12}{}", format!("{ago:.0} s ago"), said["text"].as_str().unwrap_or(""));

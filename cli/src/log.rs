@@ -63,6 +63,7 @@ fn line(record: &Record) -> String {
             let digest: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
             format!("{at}  epoch    {} ends, digest {digest}...", epoch.0)
         }
+        Record::TlbFlush { .. } => format!("{at}  TLB flushed"),
         Record::End { .. } => format!("{at}  end"),
     }
 }
@@ -85,6 +86,7 @@ fn print_stat(stat: &Stat) {
     class("power button", &stat.power);
     class("all inputs", &stat.inputs);
     class("epoch digests", &stat.epochs);
+    class("TLB flushes", &stat.tlb_flushes);
     println!();
     let rates = |name: &str, r: &Rates| {
         let show = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));

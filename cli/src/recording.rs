@@ -13,17 +13,17 @@ use ft_pair_machine::MachineConfig;
 use ft_pair_machine::disk::make_copy;
 use ft_pair_machine::image::{GuestSource, identify};
 use ft_pair_replay_log::{Header, Image, Options, Record, Start, Writer};
-use ft_pair_shared::{Epoch, Position};
+use ft_pair_shared::Position;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The disk at power-on.
 pub const DISK: &str = "disk.img";
 const KERNEL: &str = "kernel";
 const INITRD: &str = "initrd";
-/// Records reach the operating system at least this often.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How long the process that wrote last has for its end.
+const LAST_WRITER: Duration = Duration::from_secs(10);
 
 /// How to make the recorded machine again: the log header's machine description, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,73 +104,47 @@ pub fn check_dir(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a recording.
-pub struct Recorder {
-    writer: Writer,
-    flushed: Instant,
+/// Keeps what the machine starts from in `dir` and begins the log there.
+pub fn begin(dir: &Path, machine: &MachineConfig, source: &GuestSource) -> anyhow::Result<Writer> {
+    std::fs::create_dir_all(dir).with_context(|| dir.display().to_string()).or_wrong_use()?;
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).with_context(|| path.display().to_string())
+    };
+    write(KERNEL, &source.kernel)?;
+    if let Some(initrd) = &source.initrd {
+        write(INITRD, initrd)?;
+    }
+    let digest = |bytes: &[u8]| *blake3::hash(bytes).as_bytes();
+    let image = match &source.disk {
+        Some(disk) => {
+            let path = dir.join(DISK);
+            make_copy(&disk.path, &path, &mut |_, _| {})
+                .with_context(|| format!("cannot keep the disk's start in {}", path.display()))?;
+            let id = identify(&path, &mut |_, _| {})?;
+            Image { digest: id.digest, bytes: id.len }
+        }
+        None => Image { digest: digest(&source.kernel), bytes: source.kernel.len() as u64 },
+    };
+    let recipe = Recipe {
+        machine: machine.clone(),
+        cmdline: source.cmdline.clone(),
+        found_by: source.found_by.clone(),
+        kernel: digest(&source.kernel),
+        initrd: source.initrd.as_deref().map(digest),
+        disk: source.disk.is_some(),
+    };
+    let header = Header::new(image, Start::PowerOn, serde_json::to_vec(&recipe)?);
+    Ok(Writer::create(dir, &header, Options::default())?)
 }
 
-impl Recorder {
-    /// Keeps what the machine starts from and begins the log.
-    pub fn begin(
-        dir: &Path,
-        machine: &MachineConfig,
-        source: &GuestSource,
-    ) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string()).or_wrong_use()?;
-        let write = |name: &str, bytes: &[u8]| {
-            let path = dir.join(name);
-            std::fs::write(&path, bytes).with_context(|| path.display().to_string())
-        };
-        write(KERNEL, &source.kernel)?;
-        if let Some(initrd) = &source.initrd {
-            write(INITRD, initrd)?;
-        }
-        let digest = |bytes: &[u8]| *blake3::hash(bytes).as_bytes();
-        let image = match &source.disk {
-            Some(disk) => {
-                let path = dir.join(DISK);
-                make_copy(&disk.path, &path, &mut |_, _| {}).with_context(|| {
-                    format!("cannot keep the disk's start in {}", path.display())
-                })?;
-                let id = identify(&path, &mut |_, _| {})?;
-                Image { digest: id.digest, bytes: id.len }
-            }
-            None => Image { digest: digest(&source.kernel), bytes: source.kernel.len() as u64 },
-        };
-        let recipe = Recipe {
-            machine: machine.clone(),
-            cmdline: source.cmdline.clone(),
-            found_by: source.found_by.clone(),
-            kernel: digest(&source.kernel),
-            initrd: source.initrd.as_deref().map(digest),
-            disk: source.disk.is_some(),
-        };
-        let header = Header::new(image, Start::PowerOn, serde_json::to_vec(&recipe)?);
-        let writer = Writer::create(dir, &header, Options::default())?;
-        Ok(Self { writer, flushed: Instant::now() })
-    }
-
-    /// Appends inputs. Ends of epochs come by [`Self::epoch`].
-    pub fn log(&mut self, records: &[Record]) -> anyhow::Result<()> {
-        for record in records.iter().filter(|r| matches!(r, Record::Input { .. })) {
-            self.writer.append(record)?;
-        }
-        if self.flushed.elapsed() >= FLUSH {
-            self.writer.flush()?;
-            self.flushed = Instant::now();
-        }
-        Ok(())
-    }
-
-    /// Appends the end of an epoch.
-    pub fn epoch(&mut self, epoch: Epoch, at: Position, digest: [u8; 32]) -> anyhow::Result<()> {
-        Ok(self.writer.append(&Record::EpochEnd { epoch, position: at, digest })?)
-    }
-
-    /// The recording ends here.
-    pub fn finish(mut self, position: Position) -> anyhow::Result<()> {
-        self.writer.append(&Record::End { position })?;
-        Ok(self.writer.finish()?)
-    }
+/// Ends a recording on purpose, behind its last record. Its writers have ended, or are about to.
+pub fn end(dir: &Path) -> anyhow::Result<()> {
+    let end = || -> anyhow::Result<()> {
+        let mut writer = Writer::reopen(dir, Options::default(), LAST_WRITER)?;
+        let position = writer.last().unwrap_or(Position::ZERO);
+        writer.append(&Record::End { position })?;
+        Ok(writer.finish()?)
+    };
+    end().with_context(|| format!("the recording in {} has no end", dir.display()))
 }

@@ -4,7 +4,7 @@ use crate::args::RunArgs;
 use crate::console::Hub;
 use crate::failure::OrWrongUse;
 use crate::guest::{self, Choice};
-use crate::recording::{self, Recorder};
+use crate::recording;
 use crate::terminal::{self, Typed};
 use crate::up::disks;
 use anyhow::Context as _;
@@ -12,6 +12,7 @@ use ft_pair_machine::Machine;
 use ft_pair_machine::disk::{DiskControl, DiskEvent, OverlayDisk};
 use ft_pair_machine::image::GuestSource;
 use ft_pair_master::live::{Command, End, Feed, Live, Report, Settings};
+use ft_pair_master::recording::Recording;
 use ft_pair_shared::{Epoch, Output, PowerEvent, Stream};
 use std::collections::VecDeque;
 use std::process::ExitCode;
@@ -19,6 +20,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
+
+/// Records reach the operating system at least this often.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs a guest until it is off.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
@@ -63,7 +67,7 @@ struct Cycle {
     disk: Option<DiskControl>,
     /// Output that waits for its flush to be durable.
     held: VecDeque<Output>,
-    recorder: Option<Recorder>,
+    recording: Option<Recording>,
     failed: Option<anyhow::Error>,
 }
 
@@ -96,10 +100,10 @@ impl Session {
 
     async fn cycle(&mut self, source: &GuestSource) -> anyhow::Result<End> {
         let config = guest::new_config(self.args.guest.mem)?;
-        let recorder = match &self.args.record {
+        let recording = match &self.args.record {
             Some(dir) => {
                 self.say(&format!("recording into {}", dir.display()));
-                Some(Recorder::begin(dir, &config, source)?)
+                Some(Recording::new(recording::begin(dir, &config, source)?, FLUSH))
             }
             None => None,
         };
@@ -117,14 +121,14 @@ impl Session {
         let machine = machine.or_wrong_use()?;
         self.say(&format!("starting: {}; Ctrl-A x powers it off", source.found_by));
         self.input_next = 0;
-        self.live(machine, control, recorder).await
+        self.live(machine, control, recording).await
     }
 
     async fn live(
         &mut self,
         machine: Machine,
         disk: Option<DiskControl>,
-        recorder: Option<Recorder>,
+        recording: Option<Recording>,
     ) -> anyhow::Result<End> {
         let (commands, command_input) = std::sync::mpsc::channel();
         let (reports, mut report_input) = unbounded_channel();
@@ -136,13 +140,13 @@ impl Session {
             epoch: Duration::from_millis(25),
             max_dirty_pages: 8192,
             feed: Feed::None,
-            record: recorder.is_some(),
+            record: recording.is_some(),
         };
         let report = Box::new(move |report| drop(reports.send(report)));
         let live =
             Live::new(machine, disk.clone(), settings, Epoch(0), vec![], command_input, report);
         let vcpu = std::thread::Builder::new().name("vcpu".into()).spawn(move || live.run())?;
-        let mut cycle = Cycle { commands, disk, held: VecDeque::new(), recorder, failed: None };
+        let mut cycle = Cycle { commands, disk, held: VecDeque::new(), recording, failed: None };
 
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
@@ -215,24 +219,14 @@ impl Session {
 
 impl Cycle {
     fn report(&mut self, report: Report) {
-        let kept = match report {
-            Report::Log { records, .. } => self.recorder.as_mut().map(|r| r.log(&records)),
-            Report::Epoch { epoch, position, digest, outputs, .. } => {
-                self.held.extend(outputs);
-                self.recorder.as_mut().map(|r| r.epoch(epoch, position, digest.0))
-            }
-            Report::HostError(_)
-            | Report::Power(_)
-            | Report::Paused { .. }
-            | Report::Part(_)
-            | Report::RoundDone { .. }
-            | Report::FinalDone { .. }
-            | Report::RepairDone { .. } => None,
-        };
-        if let Some(Err(error)) = kept {
-            self.recorder = None;
-            terminal::line(&format!("ft-pair: the recording ends, the guest goes on: {error:#}"));
-            self.failed = Some(error.context("the recording ended early"));
+        let noted = self.recording.as_mut().map(|recording| recording.note(&report));
+        if let Some(Err(error)) = noted {
+            self.recording = None;
+            terminal::line(&format!("ft-pair: the recording ends, the guest goes on: {error}"));
+            self.failed = Some(anyhow::Error::new(error).context("the recording ended early"));
+        }
+        if let Report::Epoch { outputs, .. } = report {
+            self.held.extend(outputs);
         }
     }
 
@@ -271,8 +265,8 @@ impl Cycle {
         }
         drop(machine);
         self.release(hub);
-        if let Some(recorder) = self.recorder.take() {
-            recorder.finish(position)?;
+        if let Some(recording) = self.recording.take() {
+            recording.finish(position)?;
         }
         self.failed.map_or(Ok(()), Err)
     }

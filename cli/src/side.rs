@@ -44,6 +44,8 @@ pub struct SideConfig {
     pub machine: MachineConfig,
     /// This side's disk copy.
     pub disk: Option<PathBuf>,
+    /// The recording that whoever is live goes on with.
+    pub record: Option<PathBuf>,
     /// What both sides must have alike.
     pub agreement: String,
     /// What to do first.
@@ -149,8 +151,25 @@ async fn side(
             let (device, disk) = open_disk(config.disk.as_deref())?;
             let machine = Machine::new(&config.machine, device)?;
             match slave_driver::run(follow, machine, disk, to.clone(), from).await? {
-                SlaveEnd::Live { handover, machine, disk, outputs, lost, heard, from } => {
-                    let start = Start::Promoted { machine, disk, outputs, handover, lost, heard };
+                SlaveEnd::Live {
+                    handover,
+                    machine,
+                    disk,
+                    outputs,
+                    last_input,
+                    lost,
+                    heard,
+                    from,
+                } => {
+                    let start = Start::Promoted {
+                        machine,
+                        disk,
+                        outputs,
+                        last_input,
+                        handover,
+                        lost,
+                        heard,
+                    };
                     master_driver::run(master_config(&config, greeting), start, to, from).await
                 }
                 SlaveEnd::Stopped(reason) => Ok(reason),
@@ -182,10 +201,11 @@ fn master_config(config: &SideConfig, greeting: Greeting) -> MasterConfig {
             epoch: Duration::from_millis(config.epoch_ms),
             max_dirty_pages: MAX_DIRTY_PAGES,
             feed,
-            record: false,
+            record: config.record.is_some(),
         },
         process: config.process,
         greeting,
         host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        record: config.record.clone(),
     }
 }

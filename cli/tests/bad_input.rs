@@ -110,10 +110,11 @@ fn too_little_memory_and_other_wrong_options() {
     refused(dir, &["up", "vmlinuz", "--epoch", "0"], &["--epoch"]);
     refused(dir, &["up", "vmlinuz", "--active", "maybe"], &["off", "replay"]);
     refused(dir, &["up", "vmlinuz", "--events", "no/such/dir/file"], &["no/such/dir/file"]);
-    refused(dir, &["up", "vmlinuz", "--record", "log"], &["run"]);
     refused(dir, &["up", "vmlinuz", "--slave", "host:1"], &["not there yet"]);
     refused(dir, &["slave", "--listen", "0.0.0.0:1"], &["not there yet"]);
-    refused(dir, &["run", "vmlinuz", "--record", "note"], &["not a directory"]);
+    both(dir, "vmlinuz", &["--record", "note"], &["note", "not a directory"]);
+    both(dir, "vmlinuz", &["--record", "."], &["not empty", "new directory"]);
+    refused(dir, &["up", "-d", "vmlinuz", "--record", "."], &["not empty", "new directory"]);
 }
 
 #[test]

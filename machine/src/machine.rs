@@ -261,8 +261,13 @@ impl Machine {
 
     /// State of CPU and devices. The CPU's TLB is flushed, as it is on the side that restores.
     pub fn save(&mut self) -> MachineState {
-        self.cpu.flush_tlb();
+        self.flush_tlb();
         self.state()
+    }
+
+    /// Empties the CPU's TLB alone, as [`Self::save`] does: where a replay meets the record of one.
+    pub fn flush_tlb(&mut self) {
+        self.cpu.flush_tlb();
     }
 
     /// The same without a flush: for digests, at positions where the other side flushes nothing either.

@@ -2,11 +2,12 @@
 //! supervisor.
 
 use crate::live::{self, Chunk, Command, End, EpochFigures, Live, Report};
+use crate::recording::Recording;
 use crate::slave_link::{Ledger, LinkEvent, SlaveLinks};
 use anyhow::Context as _;
 use ft_pair_machine::Machine;
 use ft_pair_machine::disk::{DiskControl, DiskEvent};
-use ft_pair_replay_log::Encoder;
+use ft_pair_replay_log::{Encoder, Stand};
 use ft_pair_shared::account::{Bytes, Class};
 use ft_pair_shared::bulk::{ChunkWriter, Item};
 use ft_pair_shared::protocol::{
@@ -19,6 +20,7 @@ use ft_pair_shared::transport::{BulkFrame, Greeting};
 use ft_pair_shared::{Epoch, Generation, Output, Position};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -39,6 +41,8 @@ pub struct MasterConfig {
     pub greeting: Greeting,
     /// Where it listens for Slaves.
     pub host: IpAddr,
+    /// The recording of the guest's whole life, if it is wanted: it exists, and this side goes on with it.
+    pub record: Option<PathBuf>,
 }
 
 /// From where the guest goes on.
@@ -58,6 +62,8 @@ pub enum Start {
         disk: Option<DiskControl>,
         /// What the guest put out since the handover's epoch.
         outputs: Vec<Output>,
+        /// The last input that this side executed by itself.
+        last_input: Option<Position>,
         /// The protocol's terms.
         handover: Handover,
         /// When the loss of the Master was noticed.
@@ -136,19 +142,20 @@ pub async fn run(
     let (reports, mut report_input) = unbounded_channel();
     let (durable, mut durable_input) = unbounded_channel();
     let origin = Instant::now();
-    let (protocol, machine, disk, last_epoch, outputs) = match start {
+    let (protocol, machine, disk, last_epoch, outputs, last_input) = match start {
         Start::First { machine, disk } => (
             MasterProtocol::first(config.protocol, config.process, 0),
             machine,
             disk,
             Epoch(0),
             vec![],
+            None,
         ),
-        Start::Promoted { machine, disk, outputs, handover, lost, heard } => {
+        Start::Promoted { machine, disk, outputs, last_input, handover, lost, heard } => {
             announce(&to, &handover, lost, heard);
             let epoch = handover.epoch;
             let protocol = MasterProtocol::promoted(config.protocol, handover, 0);
-            (protocol, machine, disk, epoch, outputs)
+            (protocol, machine, disk, epoch, outputs, last_input)
         }
     };
     if let Some(disk) = &disk {
@@ -157,7 +164,9 @@ pub async fn run(
     }
     let inputs_taken = machine.console_input_next();
     let control = disk.clone();
-    let report = Box::new(move |report| drop(reports.send(report)));
+    let stand = Stand { position: machine.position(), epoch: last_epoch, last_input };
+    let recording = config.record.as_deref().map(|dir| Recording::resume(dir, stand));
+    let report = reporting(reports, recording, to.clone());
     let live = Live::new(machine, disk, config.live, last_epoch, outputs, command_input, report);
     let vcpu = std::thread::Builder::new().name("vcpu".into()).spawn(move || live.run())?;
     let mut driver = Driver {
@@ -214,6 +223,21 @@ pub async fn run(
     let reason = driver.stop.unwrap_or(StopReason::Failed);
     let _ = driver.to.send(FromSide::Stopped { reason });
     Ok(reason)
+}
+
+/// What the vCPU thread tells goes into the recording first, then to the driver.
+fn reporting(
+    reports: UnboundedSender<Report>,
+    mut recording: Option<Recording>,
+    to: UnboundedSender<FromSide>,
+) -> Box<dyn FnMut(Report) + Send> {
+    Box::new(move |report| {
+        if let Some(Err(error)) = recording.as_mut().map(|recording| recording.note(&report)) {
+            recording = None;
+            let _ = to.send(FromSide::RecordingEnded { why: error.to_string() });
+        }
+        drop(reports.send(report));
+    })
 }
 
 /// Makes everything that the guest wrote durable, as far as the host lets us.
@@ -335,9 +359,9 @@ impl Driver {
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Log { end, inputs_taken, records } => {
+            Report::Log { end, inputs_taken, records, for_slave } => {
                 self.inputs_taken = inputs_taken;
-                if !self.feeding {
+                if !for_slave || !self.feeding {
                     return;
                 }
                 let mut bytes = Vec::new();
@@ -362,6 +386,7 @@ impl Driver {
                     self.unprotected_epoch(epoch);
                 }
             }
+            Report::TlbFlushed { .. } => {}
             Report::Paused { ticket } => {
                 if let Some(sync) = &mut self.sync {
                     sync.paused = Some(Instant::now());

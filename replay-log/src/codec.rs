@@ -16,6 +16,7 @@ const CONSOLE: u8 = 2;
 const POWER_BUTTON: u8 = 3;
 const EPOCH_END: u8 = 4;
 const END: u8 = 5;
+const TLB_FLUSH: u8 = 6;
 /// The tag's bit that says that a nonzero difference of `rep` follows.
 const HAS_REP: u8 = 0x08;
 /// The same for `seq`.
@@ -79,7 +80,9 @@ impl Base {
                 self.console = first.wrapping_add(bytes.len() as u64);
             }
             Record::EpochEnd { epoch, .. } => self.epoch = epoch.0,
-            Record::Input { input: Input::PowerButton, .. } | Record::End { .. } => {}
+            Record::Input { input: Input::PowerButton, .. }
+            | Record::TlbFlush { .. }
+            | Record::End { .. } => {}
         }
     }
 }
@@ -183,6 +186,11 @@ impl Decoder {
         self.order.ended()
     }
 
+    /// Goes on encoding where this left off decoding.
+    pub(crate) fn into_encoder(self) -> Encoder {
+        Encoder { base: self.base, order: self.order }
+    }
+
     /// Takes differences against `position` alone from here on, as at the start of a segment.
     pub(crate) fn rebase(&mut self, position: Position) {
         self.base = Base::at(position, self.order.epoch());
@@ -195,6 +203,7 @@ fn put_record(base: &Base, record: &Record, out: &mut Vec<u8>) {
         Record::Input { input: Input::Console { .. }, .. } => CONSOLE,
         Record::Input { input: Input::PowerButton, .. } => POWER_BUTTON,
         Record::EpochEnd { .. } => EPOCH_END,
+        Record::TlbFlush { .. } => TLB_FLUSH,
         Record::End { .. } => END,
     };
     put_position(base, kind, record.position(), out);
@@ -216,7 +225,9 @@ fn put_record(base: &Base, record: &Record, out: &mut Vec<u8>) {
             varint::put(out, epoch.0 - base.epoch - 1);
             out.extend_from_slice(digest);
         }
-        Record::Input { input: Input::PowerButton, .. } | Record::End { .. } => {}
+        Record::Input { input: Input::PowerButton, .. }
+        | Record::TlbFlush { .. }
+        | Record::End { .. } => {}
     }
 }
 
@@ -240,7 +251,7 @@ fn put_position(base: &Base, kind: u8, position: Position, out: &mut Vec<u8>) {
 fn take_record(base: &Base, rest: &mut &[u8]) -> Result<Record, CodecError> {
     let tag = take_bytes(rest, 1)?[0];
     let kind = tag & KIND_MASK;
-    if tag & !(KIND_MASK | HAS_REP | HAS_SEQ) != 0 || !(CLOCK..=END).contains(&kind) {
+    if tag & !(KIND_MASK | HAS_REP | HAS_SEQ) != 0 || !(CLOCK..=TLB_FLUSH).contains(&kind) {
         return Err(CodecError::Tag(tag));
     }
     let position = take_position(base.position, tag, rest)?;
@@ -249,6 +260,7 @@ fn take_record(base: &Base, rest: &mut &[u8]) -> Result<Record, CodecError> {
         CONSOLE => take_console(base, rest)?,
         POWER_BUTTON => Input::PowerButton,
         EPOCH_END => return take_epoch_end(base, position, rest),
+        TLB_FLUSH => return Ok(Record::TlbFlush { position }),
         _ => return Ok(Record::End { position }),
     };
     Ok(Record::Input { position, input })

@@ -9,6 +9,7 @@ type Step = (u64, u64, u32, Kind);
 enum Kind {
     Input(Input),
     Epoch(u64, [u8; 32]),
+    TlbFlush,
 }
 
 fn small() -> impl Strategy<Value = u64> {
@@ -22,6 +23,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(first, bytes)| Kind::Input(Input::Console { first, bytes })),
         Just(Kind::Input(Input::PowerButton)),
         (small(), any::<[u8; 32]>()).prop_map(|(skip, digest)| Kind::Epoch(skip, digest)),
+        Just(Kind::TlbFlush),
     ]
 }
 
@@ -49,6 +51,7 @@ fn records(steps: Vec<Step>) -> Vec<Record> {
                 epoch += skip + 1;
                 Record::EpochEnd { epoch: Epoch(epoch), position, digest }
             }
+            Kind::TlbFlush => Record::TlbFlush { position },
         });
     }
     out.push(Record::End { position: at });

@@ -181,6 +181,12 @@ pub enum WriteError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another process writes it.
+    #[error("{path} is being written by another process: wait for its end")]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// An earlier write failed; the log ended there.
     #[error("the log ended earlier, when a write to it failed")]
     Failed,

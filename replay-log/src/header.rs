@@ -5,10 +5,10 @@ use crate::{HeaderFault, ReadError, WriteError};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Version of the format of all files of a recording.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"FTPAIRLG";
 const FILE: &str = "header";
@@ -78,7 +78,7 @@ impl Header {
 
     /// The header and the bytes of its file, which start the chain of segments.
     pub(crate) fn read_with_bytes(dir: &Path) -> Result<(Self, Vec<u8>), ReadError> {
-        let path = dir.join(FILE);
+        let path = path(dir);
         let bytes = fs::read(&path).map_err(|e| ReadError::io(&path, e))?;
         match Self::from_bytes(&bytes) {
             Ok(header) => Ok((header, bytes)),
@@ -89,7 +89,7 @@ impl Header {
     /// Writes the header of a new recording; all of it appears at once.
     pub(crate) fn write(&self, dir: &Path) -> Result<Vec<u8>, WriteError> {
         let bytes = self.to_bytes();
-        let path = dir.join(FILE);
+        let path = path(dir);
         if path.exists() {
             return Err(WriteError::Exists { path: dir.to_owned() });
         }
@@ -145,6 +145,11 @@ impl Header {
         };
         fields.0.is_empty().then_some(Self { log_id, crate_version, machine, image, start })
     }
+}
+
+/// The header's file.
+pub(crate) fn path(dir: &Path) -> PathBuf {
+    dir.join(FILE)
 }
 
 /// Checks magic and version, which every file of a recording starts with.

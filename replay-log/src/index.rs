@@ -185,6 +185,14 @@ impl IndexFile {
         }
     }
 
+    /// Begins anew with `index`.
+    pub(crate) fn replace(dir: &Path, log_id: LogId, index: &Index) -> Result<Self, WriteError> {
+        let mut file = Self::create(dir, log_id)?;
+        index.entries.iter().for_each(|entry| file.push(*entry));
+        file.save()?;
+        Ok(file)
+    }
+
     pub(crate) fn push(&mut self, entry: IndexEntry) {
         put_entry(&mut self.pending, &entry);
     }

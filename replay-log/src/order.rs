@@ -32,8 +32,8 @@ pub enum OrderError {
 
 /// What has been in the log so far, as far as the order of the next record depends on it.
 ///
-/// An input takes its position: whatever follows lies after it. The end of an epoch takes none: an input
-/// may follow at the same position.
+/// An input takes its position: whatever follows lies after it. The end of an epoch and a flush of the TLB
+/// take none: an input may follow at the same position.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Order {
     last: Option<Position>,
@@ -88,7 +88,7 @@ impl Order {
         self.last = Some(record.position());
         self.taken = matches!(record, Record::Input { .. });
         match record {
-            Record::Input { .. } => {}
+            Record::Input { .. } | Record::TlbFlush { .. } => {}
             Record::EpochEnd { epoch, .. } => self.epoch = *epoch,
             Record::End { .. } => self.ended = true,
         }

@@ -22,6 +22,12 @@ pub enum Record {
         /// Root digest of the machine there.
         digest: [u8; 32],
     },
+    /// The CPU's TLB was emptied here from outside, as saving the machine for another side does. Guests see
+    /// what a TLB still holds, so whoever executes the log again empties it at the same position.
+    TlbFlush {
+        /// Where. A flush takes no position.
+        position: Position,
+    },
     /// The recording ended here on purpose. A log without it was cut off.
     End {
         /// Where the recording ended.
@@ -35,6 +41,7 @@ impl Record {
         match self {
             Self::Input { position, .. }
             | Self::EpochEnd { position, .. }
+            | Self::TlbFlush { position }
             | Self::End { position } => *position,
         }
     }

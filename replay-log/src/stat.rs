@@ -40,6 +40,8 @@ pub struct Stat {
     pub inputs: ClassStat,
     /// Ends of epochs, with their digests.
     pub epochs: ClassStat,
+    /// Flushes of the TLB.
+    pub tlb_flushes: ClassStat,
     /// The End record.
     pub end: ClassStat,
     /// All records.
@@ -119,6 +121,7 @@ impl Counter {
             }
             Record::Input { input: Input::PowerButton, .. } => &mut stat.power,
             Record::EpochEnd { .. } => &mut stat.epochs,
+            Record::TlbFlush { .. } => &mut stat.tlb_flushes,
             Record::End { .. } => &mut stat.end,
         };
         class.add(bytes);

@@ -4,12 +4,14 @@ use crate::chain::Chain;
 use crate::floor::Floor;
 use crate::header::{Header, LogId};
 use crate::index::{IndexEntry, IndexFile};
+use crate::lock::WriterLock;
 use crate::segment::{self, SegmentHeader};
 use crate::segment_writer::SegmentWriter;
 use crate::{Encoder, Record, WriteError};
 use ft_pair_shared::Position;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How a [`Writer`] cuts the log up. Neither number changes what a reader sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +30,19 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    pub(crate) fn within_bounds(self) -> Self {
+        Self { frame_bytes: self.frame_bytes.clamp(1, 1 << 20), ..self }
+    }
+}
+
 /// The records of the frame that is being filled.
-#[derive(Default)]
-struct Pending {
-    bytes: Vec<u8>,
-    records: u64,
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) records: u64,
     /// Position of the first record, and the epoch that ended last before it.
-    start: Option<IndexEntry>,
+    pub(crate) start: Option<IndexEntry>,
 }
 
 /// Writes a recording into a directory of its own.
@@ -42,17 +50,18 @@ struct Pending {
 /// Records are buffered until a frame is full or [`Self::flush`] is called. A writer that is dropped
 /// flushes but writes no End record: such a log reads as unfinished, all of its records intact.
 pub struct Writer {
-    dir: PathBuf,
-    log_id: LogId,
-    options: Options,
-    encoder: Encoder,
-    pending: Pending,
-    segment: Option<SegmentWriter>,
-    next_number: u64,
+    pub(crate) dir: PathBuf,
+    pub(crate) log_id: LogId,
+    pub(crate) options: Options,
+    pub(crate) encoder: Encoder,
+    pub(crate) pending: Pending,
+    pub(crate) segment: Option<SegmentWriter>,
+    pub(crate) next_number: u64,
     /// End of the last sealed segment.
-    chain: Chain,
-    index: IndexFile,
-    failed: bool,
+    pub(crate) chain: Chain,
+    pub(crate) index: IndexFile,
+    pub(crate) failed: bool,
+    pub(crate) _lock: WriterLock,
 }
 
 impl std::fmt::Debug for Writer {
@@ -62,7 +71,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Starts a recording in `dir`, which is created if need be.
+    /// Starts a recording in `dir`, which is created if need be. To go on with one: [`Self::resume`].
     ///
     /// # Errors
     /// The directory holds a recording (or parts of one) already, or the system refuses.
@@ -73,10 +82,11 @@ impl Writer {
             return Err(WriteError::Exists { path: dir.to_owned() });
         }
         let header_file = header.write(dir)?;
+        let lock = WriterLock::acquire(dir, Duration::ZERO)?;
         Ok(Self {
             dir: dir.to_owned(),
             log_id: header.log_id,
-            options: Options { frame_bytes: options.frame_bytes.clamp(1, 1 << 20), ..options },
+            options: options.within_bounds(),
             encoder: Encoder::new(),
             pending: Pending::default(),
             segment: None,
@@ -84,6 +94,7 @@ impl Writer {
             chain: Chain::start(&header_file),
             index: IndexFile::create(dir, header.log_id)?,
             failed: false,
+            _lock: lock,
         })
     }
 

@@ -128,6 +128,11 @@ pub enum FromSide {
         /// Why.
         reason: StopReason,
     },
+    /// The recording could not be written any more: it ends there, the guest goes on.
+    RecordingEnded {
+        /// Why.
+        why: String,
+    },
     /// A person's failover was refused.
     FailoverRefused,
     /// Something a person should read.

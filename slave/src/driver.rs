@@ -1,11 +1,10 @@
 //! Runs the Slave's protocol over real connections: between the vCPU thread, the Master and the
 //! supervisor.
 
-use crate::follow::{Command, End, Follow, Report};
+use crate::follow::{Command, End, Follow, Left, Report};
 use anyhow::Context as _;
 use ft_pair_machine::Machine;
 use ft_pair_machine::disk::{DiskControl, DiskEvent};
-use ft_pair_shared::Output;
 use ft_pair_shared::protocol::{
     Bulk, BulkToSlave, Control, ControlToMaster, ControlToSlave, Envelope, Handover, Payload,
     Process, Settings, SlaveAction, SlaveEvent, SlaveProtocol, StopReason,
@@ -14,6 +13,7 @@ use ft_pair_shared::supervision::{FromSide, ToSide};
 use ft_pair_shared::transport::{
     BulkFrame, BulkReader, BulkWriter, ControlEnd, ControlEvent, Counter, Greeting,
 };
+use ft_pair_shared::{Output, Position};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
@@ -51,6 +51,8 @@ pub enum SlaveEnd {
         disk: Option<DiskControl>,
         /// What the guest put out since the handover's epoch.
         outputs: Vec<Output>,
+        /// The last input that it executed by itself.
+        last_input: Option<Position>,
         /// When the loss of the Master was noticed.
         lost: Instant,
         /// When the Master was heard last.
@@ -156,14 +158,14 @@ pub async fn run(
     };
     let _ = driver.commands.send(command);
     let joined = tokio::task::spawn_blocking(move || vcpu.join()).await?;
-    let (machine, outputs, end) =
-        joined.map_err(|_| anyhow::anyhow!("the vCPU thread panicked"))?;
+    let left = joined.map_err(|_| anyhow::anyhow!("the vCPU thread panicked"))?;
+    let Left { machine, outputs, last_input, end } = left;
     let lost = driver.lost.unwrap_or_else(Instant::now);
     let heard = driver.heard;
     tokio::task::spawn_local(driver.control.close());
     match decision {
         Some(Decision::GoLive(handover)) if end == End::GoLive => {
-            Ok(SlaveEnd::Live { handover, machine, disk, outputs, lost, heard, from })
+            Ok(SlaveEnd::Live { handover, machine, disk, outputs, last_input, lost, heard, from })
         }
         Some(Decision::Stop(reason)) => {
             let _ = driver.to.send(FromSide::Stopped { reason });

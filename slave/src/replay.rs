@@ -12,6 +12,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
 
+#[cfg(test)]
+mod tests;
+
 /// At most so many instructions are executed between two looks at the progress.
 const STRETCH: u64 = 20_000_000;
 
@@ -93,6 +96,7 @@ impl Replay<'_> {
                         return self.diverged(why);
                     }
                 }
+                Record::TlbFlush { .. } => self.machine.flush_tlb(),
                 Record::End { .. } => break,
             }
         }

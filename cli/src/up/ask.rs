@@ -55,6 +55,7 @@ impl Pair<'_, '_> {
             "epoch": self.sup.events.epoch().0,
             "active": self.sup.args.active.name(),
             "mem": self.machine.memory,
+            "recording": self.recording,
             "supervisor": std::process::id(),
             "said": self.sup.reporter.said(),
         })

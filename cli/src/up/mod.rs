@@ -15,6 +15,7 @@ use crate::console::Hub;
 use crate::control::{self, Ask};
 use crate::failure::{self, OrWrongUse, wrong_use};
 use crate::guest::Choice;
+use crate::recording;
 use crate::rundir::{self, RunDir};
 use crate::terminal::{self, Typed};
 use anyhow::Context as _;
@@ -48,6 +49,9 @@ pub enum Request {
 /// Runs a pair until its guest is off.
 pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     refuse_what_is_not_there(&args)?;
+    if let Some(dir) = &args.record {
+        recording::check_dir(dir)?;
+    }
     if args.detach && !args.background {
         return detach::start();
     }
@@ -66,11 +70,6 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn refuse_what_is_not_there(args: &UpArgs) -> anyhow::Result<()> {
-    if args.record.is_some() {
-        return Err(wrong_use(
-            "`up` keeps no log yet: use `ft-pair run GUEST.IMG --record DIR`, which runs unprotected",
-        ));
-    }
     if args.slave.is_some() {
         return Err(wrong_use(
             "a Slave on another machine is not there yet: leave --slave out, and both sides run here",
@@ -95,14 +94,18 @@ pub struct Supervisor<'a> {
     asked: u32,
     /// Names the processes of all power cycles.
     incarnations: u64,
+    /// Why the recording does not have the whole run.
+    recording_failed: Option<String>,
 }
 
 fn supervise(args: &UpArgs, reporter: &Reporter) -> anyhow::Result<ExitCode> {
     let choice = Choice::new(&args.guest);
-    let source = choice.check(args.guest.mem)?;
+    choice.check(args.guest.mem)?;
     let name = args.name.clone().unwrap_or_else(|| rundir::name_from(&args.guest.image));
     rundir::check_name(&name)?;
     let _lock = disks::lock_newest(&choice.image, args.slave_disk.as_deref())?;
+    // A newer copy may have taken the image's place.
+    let source = choice.check(args.guest.mem)?;
     let events = match &args.events {
         Some(path) => {
             let file = std::fs::File::create(path);
@@ -134,6 +137,7 @@ fn supervise(args: &UpArgs, reporter: &Reporter) -> anyhow::Result<ExitCode> {
             waiting: Vec::new(),
             asked: 0,
             incarnations: 0,
+            recording_failed: None,
         };
         let result = supervisor.cycles(source).await;
         supervisor.end(&result).await;
@@ -197,7 +201,11 @@ impl Supervisor<'_> {
             match end {
                 End::Power(PowerEvent::Off) => {
                     self.reporter.status("the guest is off");
-                    return Ok(ExitCode::SUCCESS);
+                    return self.recorded();
+                }
+                End::Power(PowerEvent::Reboot) if self.args.record.is_some() => {
+                    self.reporter.status("the guest asked for a reboot: the recording ends here");
+                    return self.recorded();
                 }
                 End::Power(PowerEvent::Reboot) => self.reporter.status("the guest reboots"),
                 End::Power(PowerEvent::Crash) => anyhow::bail!("the guest crashed (triple fault)"),
@@ -205,6 +213,14 @@ impl Supervisor<'_> {
             }
             self.events.new_cycle();
             source = self.choice.check(self.args.guest.mem)?;
+        }
+    }
+
+    /// The guest has ended well; whether its recording has, too.
+    fn recorded(&self) -> anyhow::Result<ExitCode> {
+        match &self.recording_failed {
+            None => Ok(ExitCode::SUCCESS),
+            Some(why) => anyhow::bail!("the recording ended early: {why}"),
         }
     }
 

@@ -4,6 +4,7 @@ use super::child::{Child, ChildEvent};
 use super::disks::{self, Copies};
 use super::{Request, Supervisor};
 use crate::guest;
+use crate::recording;
 use crate::side::Role;
 use anyhow::Context as _;
 use ft_pair_machine::MachineConfig;
@@ -15,6 +16,7 @@ use ft_pair_shared::{Epoch, Generation, Input, Output, PairId, PowerEvent, Side,
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -60,6 +62,8 @@ pub struct Pair<'s, 'a> {
     pub(super) witness: Witness,
     sink: Sink,
     pub(super) copies: Option<Copies>,
+    /// Where the run is recorded, absolute.
+    pub(super) recording: Option<PathBuf>,
     pub(super) children: Vec<Child>,
     pub(super) child_sender: UnboundedSender<(Process, ChildEvent)>,
     child_events: UnboundedReceiver<(Process, ChildEvent)>,
@@ -90,6 +94,7 @@ impl<'s, 'a> Pair<'s, 'a> {
     pub fn begin(sup: &'s mut Supervisor<'a>, source: &GuestSource) -> anyhow::Result<Self> {
         let machine = guest::new_config(sup.args.guest.mem)?;
         let id = PairId(uuid::Uuid::new_v4().into_bytes());
+        let recording = begin_recording(sup, &machine, source)?;
         let copies = match &source.disk {
             Some(disk) => {
                 let paths = disks::paths(&disk.path, sup.args.slave_disk.as_deref())?;
@@ -111,6 +116,7 @@ impl<'s, 'a> Pair<'s, 'a> {
             witness: Witness::new(),
             sink: Sink::new(),
             copies,
+            recording,
             children: Vec::new(),
             child_sender,
             child_events,
@@ -209,6 +215,7 @@ impl<'s, 'a> Pair<'s, 'a> {
             FromSide::Protected { protected } => self.protection(process, protected),
             FromSide::Quiet { reason } => self.quiet(process, reason),
             FromSide::Stopped { reason } => tracing::info!(?process, ?reason, "a side stops"),
+            FromSide::RecordingEnded { why } => self.recording_ended(why),
             FromSide::FailoverRefused => {
                 if let Some(reply) = self.failover_reply.take() {
                     let text =
@@ -222,6 +229,14 @@ impl<'s, 'a> Pair<'s, 'a> {
                 self.notice = Some(text);
             }
             FromSide::Event { event } => self.event(&event),
+        }
+    }
+
+    fn recording_ended(&mut self, why: String) {
+        if self.recording.take().is_some() {
+            let text = format!("the recording ends, the guest goes on: {why}");
+            self.sup.reporter.warn(&text);
+            self.sup.recording_failed = Some(why);
         }
     }
 
@@ -480,12 +495,31 @@ impl<'s, 'a> Pair<'s, 'a> {
             // Its copy is not needed any more, but has to be there to be removed.
             drop(preparing.await);
         }
+        // A guest that was lost leaves a recording without an end.
+        if let (false, Some(dir)) = (matches!(end, End::Lost(_)), self.recording.take())
+            && let Err(error) = recording::end(&dir)
+        {
+            self.sup.recording_failed = Some(format!("{error:#}"));
+        }
         let live = self.witness.record().owner.map(|owner| owner.side);
         if let Some(copies) = self.copies.take() {
             copies.end(live, self.sup.events.epoch())?;
         }
         Ok(())
     }
+}
+
+/// Keeps what the guest starts from, before anything else of it exists.
+fn begin_recording(
+    sup: &Supervisor<'_>,
+    machine: &MachineConfig,
+    source: &GuestSource,
+) -> anyhow::Result<Option<PathBuf>> {
+    let Some(dir) = &sup.args.record else { return Ok(None) };
+    sup.reporter.status(&format!("recording into {}", dir.display()));
+    // The sides go on with it, one after the other.
+    drop(recording::begin(dir, machine, source)?);
+    Ok(Some(std::path::absolute(dir)?))
 }
 
 /// Waits for the copy that is being made; for ever, if none is.

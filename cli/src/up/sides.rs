@@ -27,6 +27,7 @@ impl Pair<'_, '_> {
             epoch_ms: self.sup.args.epoch,
             machine: self.machine.clone(),
             disk: copies.and_then(|copies| copies.of(side)).map(Into::into),
+            record: self.recording.clone(),
             agreement: self.agreement.clone(),
             role: what,
         };

@@ -12,7 +12,7 @@ fn diverged(guest: &Guest<'_>) -> u64 {
 
 /// Injects a fault until it is found. The guest may overwrite what was flipped before the epoch ends: then
 /// nothing differs, and there is nothing to find.
-fn inject_until_found(folder: &Folder, guest: &mut Guest<'_>, fault: &[&str], patience: u64) {
+pub fn inject_until_found(folder: &Folder, guest: &mut Guest<'_>, fault: &[&str], patience: u64) {
     let repairs = |guest: &Guest<'_>| guest.errors().matches("ft-pair: protected").count();
     let before = repairs(guest);
     let args: Vec<&str> = ["inject", "pair"].iter().chain(fault).copied().collect();

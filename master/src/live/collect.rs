@@ -124,6 +124,13 @@ impl Live {
         differing
     }
 
+    /// The machine's state, for another side.
+    pub(super) fn save(&mut self) -> Vec<u8> {
+        let state = self.machine.save();
+        (self.report)(Report::TlbFlushed { position: self.machine.position() });
+        state.to_bytes()
+    }
+
     fn part(&mut self, chunk: ChunkWriter) {
         if !chunk.is_empty() {
             let (bytes, counted) = chunk.finish();
@@ -135,6 +142,7 @@ impl Live {
     pub(super) fn send_final(&mut self, slave: Incarnation, at: &EpochMark) {
         assert!(self.standing, "the final part is collected while the guest stands");
         assert!(at.position == self.machine.position(), "the guest stands where its epoch ended");
+        assert!(self.records.is_empty(), "all inputs before an epoch's end were told with it");
         let mut chunk = ChunkWriter::default();
         for page in self.machine.take_dirty_long() {
             chunk.put_page(page, self.machine.ram().page(page));
@@ -142,7 +150,7 @@ impl Live {
         for block in self.collect.blocks.take().unwrap_or_default() {
             self.put_block(&mut chunk, block);
         }
-        chunk.put(Item::State(&self.machine.save().to_bytes()));
+        chunk.put(Item::State(&self.save()));
         chunk.put(Item::DiskDigest(&self.epoch.last_disk));
         chunk.put_dirty_list(&self.epoch.last_pages);
         self.part(chunk);
@@ -151,7 +159,6 @@ impl Live {
         if let Some(disk) = &self.disk {
             disk.keep_ops(self.feed == Feed::State);
         }
-        self.records.clear();
         (self.report)(Report::FinalDone { slave });
     }
 
@@ -192,7 +199,7 @@ impl Live {
         for block in blocks {
             self.put_block(&mut chunk, block);
         }
-        chunk.put(Item::State(&self.machine.save().to_bytes()));
+        chunk.put(Item::State(&self.save()));
         chunk.put(Item::DiskDigest(&self.epoch.last_disk));
         chunk.put_dirty_list(&self.epoch.last_pages);
         self.part(chunk);

@@ -4,7 +4,6 @@ use super::{Chunk, EpochFigures, Feed, Live, Report};
 use ft_pair_machine::DiskWrites;
 use ft_pair_machine::disk::{DiskControl, DiskOp};
 use ft_pair_machine::epoch_digest::{EpochDigest, written_blocks};
-use ft_pair_replay_log::Record;
 use ft_pair_shared::bulk::{ChunkWriter, Item};
 use ft_pair_shared::protocol::RootDigest;
 use ft_pair_shared::{Epoch, Output, Position};
@@ -84,9 +83,6 @@ impl Live {
         let disk = self.machine.take_disk_writes();
         let digest = self.epoch_digest(epoch, &dirty, &disk);
         let root = digest.root;
-        if self.settings.record {
-            self.records.push(Record::EpochEnd { epoch, position, digest: root.0 });
-        }
         let state = (self.feed == Feed::State).then(|| self.state_chunk(&dirty, &digest));
         let dirty_pages = dirty.len() as u64;
         self.keep(epoch, dirty, &disk, digest);
@@ -136,7 +132,7 @@ impl Live {
                 DiskOp::Flush(number) => chunk.put(Item::DiskFlush(number)),
             }
         }
-        chunk.put(Item::State(&self.machine.save().to_bytes()));
+        chunk.put(Item::State(&self.save()));
         chunk.put(Item::DiskDigest(&digest.disk));
         chunk.put(Item::DiskScrub(&digest.scrubbed));
         chunk.put_dirty_list(&digest.pages);
@@ -152,7 +148,7 @@ impl Live {
         self.collect.note_blocks(&blocks);
         self.epoch.last_disk = digest.disk;
         self.epoch.last_pages = digest.pages;
-        if self.feed == Feed::Log && !self.settings.record {
+        if self.feed == Feed::Log {
             self.epoch.uncommitted.push_back(Dirtied { epoch, pages: dirty, blocks });
         }
     }

@@ -90,14 +90,21 @@ pub struct Chunk {
 /// Told by the vCPU thread.
 #[derive(Debug)]
 pub enum Report {
-    /// Records up to the horizon `end`.
+    /// Inputs up to the horizon `end`.
     Log {
         /// There is no further input before this.
         end: Position,
         /// Console bytes the guest has taken.
         inputs_taken: u64,
-        /// The records.
+        /// The inputs.
         records: Vec<Record>,
+        /// False: no Slave executes this log, it is for a recording alone.
+        for_slave: bool,
+    },
+    /// The CPU's TLB was emptied, since the machine's state is about to be sent. Told ahead of that state.
+    TlbFlushed {
+        /// Where the guest stands.
+        position: Position,
     },
     /// An epoch ended.
     Epoch {

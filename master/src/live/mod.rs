@@ -34,7 +34,7 @@ pub struct Settings {
     pub max_dirty_pages: usize,
     /// What is fed once a Slave has the final part of its synchronisation.
     pub feed: Feed,
-    /// Feed the log from the beginning, for a recording.
+    /// Tell all inputs and digest every epoch, for a recording.
     pub record: bool,
 }
 
@@ -65,6 +65,8 @@ pub struct Live {
     epoch: epoch::EpochState,
     collect: collect::CollectState,
     standing: bool,
+    /// Inputs that came while the guest stands: it takes them when it goes on.
+    later: Vec<Command>,
 }
 
 /// What to do after commands were taken.
@@ -88,8 +90,10 @@ impl Live {
         let now = Instant::now();
         let position = machine.position();
         let pacer = Pacer::new(now, machine.time_ns(), position.retired, machine.rate());
-        let feed = if settings.record { Feed::Log } else { Feed::None };
-        machine.take_dirty();
+        if last_epoch == Epoch(0) {
+            // What booting dirtied is no epoch's. A machine that goes live is in the middle of one.
+            machine.take_dirty();
+        }
         let inputs_taken = machine.console_input_next();
         if let Some(disk) = &disk {
             disk.set_unprotected(true);
@@ -101,19 +105,23 @@ impl Live {
             commands,
             report,
             pacer,
-            feed,
+            feed: Feed::None,
             digesting: settings.record,
             records: Vec::new(),
             told: now,
             epoch: epoch::EpochState::new(last_epoch, position, outputs, inputs_taken, now),
             collect: collect::CollectState::default(),
             standing: false,
+            later: Vec::new(),
         }
     }
 
     /// Runs the guest until its end or a command's. Gives the machine back.
     pub fn run(mut self) -> (Machine, End) {
         let end = self.run_inner();
+        if let End::Quit = end {
+            self.tell_horizon();
+        }
         (self.machine, end)
     }
 
@@ -243,13 +251,13 @@ impl Live {
 
     fn command(&mut self, command: Command) -> Next {
         match command {
+            Command::Input { .. } | Command::PowerButton if self.standing => {
+                self.later.push(command)
+            }
             Command::Input { first, bytes } => self.console(first, bytes),
             Command::PowerButton => self.input(Input::PowerButton),
             Command::Pause { ticket } => self.pause(ticket),
-            Command::Resume => {
-                self.standing = false;
-                self.pacer.stood(Instant::now(), self.machine.position().retired);
-            }
+            Command::Resume => self.resume(),
             Command::StopFeeding => self.stop_feeding(),
             Command::SyncRound { slave, round } => self.begin_round(slave, round),
             Command::PartSent { slave } => self.collect.part_sent(slave),
@@ -281,7 +289,7 @@ impl Live {
     fn input(&mut self, input: Input) {
         let position = self.machine.position();
         self.machine.apply(&input);
-        if self.feed == Feed::Log {
+        if self.feed == Feed::Log || self.settings.record {
             self.records.push(Record::Input { position, input });
         }
     }
@@ -289,10 +297,12 @@ impl Live {
     /// Hands over the records so far, and with them the promise that nothing else happens before here.
     fn tell_horizon(&mut self) {
         self.told = Instant::now();
-        if self.feed != Feed::Log {
+        let for_slave = self.feed == Feed::Log;
+        if !for_slave && self.records.is_empty() {
             return;
         }
         (self.report)(Report::Log {
+            for_slave,
             end: self.machine.position(),
             inputs_taken: self.epoch.inputs_taken,
             records: std::mem::take(&mut self.records),
@@ -306,8 +316,19 @@ impl Live {
         (self.report)(Report::Paused { ticket });
     }
 
+    fn resume(&mut self) {
+        self.standing = false;
+        self.pacer.stood(Instant::now(), self.machine.position().retired);
+        for input in std::mem::take(&mut self.later) {
+            self.command(input);
+        }
+    }
+
     fn stop_feeding(&mut self) {
-        self.feed = if self.settings.record { Feed::Log } else { Feed::None };
+        self.feed = Feed::None;
+        if !self.settings.record {
+            self.records.clear();
+        }
         self.digesting = self.settings.record;
         self.collect = collect::CollectState::default();
         if let Some(disk) = &self.disk {

@@ -36,6 +36,18 @@ const SLICE: u64 = 200_000;
 /// A digest that no machine has: what a side reports that cannot reach a position.
 const UNREACHABLE: RootDigest = RootDigest([0xff; 32]);
 
+/// What the thread leaves behind.
+pub struct Left {
+    /// The machine.
+    pub machine: Machine,
+    /// What it put out since the last verified epoch.
+    pub outputs: Vec<Output>,
+    /// The last input of the log that it took; `None` if there was none since its state was sent.
+    pub last_input: Option<Position>,
+    /// Why the thread ended.
+    pub end: End,
+}
+
 /// What waits to happen at a position.
 #[derive(Debug)]
 enum Waiting {
@@ -67,6 +79,7 @@ pub struct Follow {
     /// This execution left the Master's: it stands until it is repaired.
     lost: Option<String>,
     outputs: Vec<Output>,
+    last_input: Option<Position>,
     /// [`ft_pair_shared::supervision::Fault::DirtyMemory`] waits for a dirty page.
     fault_waits: bool,
     dirtied: repair::Dirtied,
@@ -94,15 +107,15 @@ impl Follow {
             finishing: false,
             lost: None,
             outputs: Vec::new(),
+            last_input: None,
             fault_waits: false,
             dirtied: repair::Dirtied::default(),
             staged: VecDeque::new(),
         }
     }
 
-    /// Runs until told to end. Gives the machine back, with what it put out since the last verified
-    /// epoch.
-    pub fn run(mut self) -> (Machine, Vec<Output>, End) {
+    /// Runs until told to end.
+    pub fn run(mut self) -> Left {
         let end = loop {
             let command = if self.can_execute() {
                 self.commands.try_recv().ok()
@@ -123,7 +136,8 @@ impl Follow {
             }
         };
         self.outputs.extend(self.machine.take_outputs());
-        (self.machine, self.outputs, end)
+        let Self { machine, outputs, last_input, .. } = self;
+        Left { machine, outputs, last_input, end }
     }
 
     fn command(&mut self, command: Command) -> Result<Option<End>, String> {
@@ -279,8 +293,9 @@ impl Follow {
     }
 
     fn take_record(&mut self) {
-        if let Some(Record::Input { input, .. }) = self.log.pop_front() {
+        if let Some(Record::Input { position, input }) = self.log.pop_front() {
             self.machine.apply(&input);
+            self.last_input = Some(position);
         }
     }
 

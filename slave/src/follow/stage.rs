@@ -155,6 +155,7 @@ impl Follow {
         self.machine.take_disk_writes();
         self.machine.take_outputs();
         self.outputs.clear();
+        self.last_input = None;
         self.replaying = true;
         self.horizon = self.horizon.max(position);
         self.lost = None;

@@ -62,8 +62,8 @@ fn follow_on(
     }
     to.send(Command::Quit).unwrap();
     let report = Box::new(move |report| told.send(report).unwrap());
-    let (machine, _, end) = Follow::new(machine, disk, from, report).run();
-    (reports.try_iter().collect(), end, machine)
+    let left = Follow::new(machine, disk, from, report).run();
+    (reports.try_iter().collect(), left.end, left.machine)
 }
 
 fn staged(reports: &[Report]) -> Option<RootDigest> {
