@@ -6,6 +6,7 @@
 #[path = "../tests/differential/harness/mod.rs"]
 mod harness;
 
+use harness::engines::Engines;
 use harness::{Session, env_number};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -43,6 +44,13 @@ fn main() -> ExitCode {
         }
         if cases >= CASES {
             session.assert_coverage();
+        }
+        let mut engines = Engines::new(seed);
+        let differences = engines.run(0, cases);
+        println!("seed {seed}: {cases} blocks in both engines, {} entries", engines.entries());
+        if !differences.is_empty() {
+            println!("{}", differences.join("\n"));
+            return ExitCode::FAILURE;
         }
         seed += 1;
     }

@@ -1,8 +1,8 @@
 //! Prints how many guest instructions a second the CPU executes in a small integer loop (xorshift and a
-//! sum, with a load and a store each round).
+//! sum, with a load and a store each round). `loop_speed interp` measures the interpreter.
 
 use ft_pair_cpu::state::{CpuState, RCX, RSI, RSP};
-use ft_pair_cpu::{Bus, Cpu, GuestRam};
+use ft_pair_cpu::{Bus, Cpu, Engine, GuestRam};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,13 +56,18 @@ fn main() {
     ram.write(0x3008, &0x20_0083u64.to_le_bytes());
     ram.write(ENTRY, CODE);
     let mut cpu = Cpu::new(ram);
+    let engine = match std::env::args().nth(1).as_deref() {
+        Some("interp") => Engine::Interpreter,
+        _ => Engine::Translator,
+    };
+    cpu.set_engine(engine).expect("this host runs translated code");
     let mut state = CpuState::default();
     state.enter_long_mode(0x1000, ENTRY, 0x8, 0x10);
     state.regs[3] = 0x2545_f491_4f6c_dd1d;
     state.regs[RCX] = u64::MAX;
     state.regs[RSI] = 0x20000;
     state.regs[RSP] = 0x30000;
-    cpu.state = state;
+    *cpu.state = state;
     cpu.state_replaced();
     let instructions = 500_000_000;
     let start = Instant::now();

@@ -1,10 +1,12 @@
 //! The cache of decoded blocks, keyed by guest physical address and mode.
 
+use crate::jit::{Mode, PAGE_AT};
 use crate::op::{CHAINS, ENDS_BLOCK, Op};
 use crate::ram::PAGE;
 use crate::tlb::{Access, Tlb, TlbEntry};
 use crate::{Cpu, Trap, exec};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -24,13 +26,60 @@ pub struct Block {
     pub ops: Box<[Op]>,
     /// The next block may follow at once; see [`CHAINS`].
     pub chains: bool,
+    /// How often it was asked for while it had no unit.
+    heat: Cell<u32>,
+    /// Its translation, if that is settled: the translator's generation, the mode, and the unit's index, or
+    /// none if it is better interpreted.
+    unit: Cell<Option<(u32, Mode, Option<u32>)>>,
 }
 
 impl Block {
     fn new(key: u64, page: u32, ops: Vec<Op>) -> Self {
         let last = ops.last().expect("a block holds an instruction");
         let chains = last.flags & (ENDS_BLOCK | CHAINS) != ENDS_BLOCK;
-        Self { key, page, ops: ops.into_boxed_slice(), chains }
+        let (heat, unit) = (Cell::new(0), Cell::new(None));
+        Self { key, page, ops: ops.into_boxed_slice(), chains, heat, unit }
+    }
+
+    /// Physical address and mode in one word.
+    pub const fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Index of the page that it lies in.
+    pub const fn page(&self) -> u32 {
+        self.page
+    }
+
+    /// False for an instruction that crosses pages: it is decoded anew each time.
+    pub const fn is_cached(&self) -> bool {
+        self.key != u64::MAX
+    }
+
+    /// The unit, if the translator has decided in this generation and mode: none within if it is better
+    /// interpreted.
+    #[inline]
+    pub fn unit(&self, generation: u32, mode: Mode) -> Option<Option<u32>> {
+        let (of, under, unit) = self.unit.get()?;
+        (of == generation && under == mode).then_some(unit)
+    }
+
+    /// Notes the translator's decision.
+    pub fn set_unit(&self, generation: u32, mode: Mode, unit: Option<u32>) {
+        self.unit.set(Some((generation, mode, unit)));
+    }
+
+    /// Forgets it.
+    pub fn forget_unit(&self) {
+        self.unit.set(None);
+    }
+
+    /// Counts an execution; true from the `hot`th on.
+    #[inline]
+    pub fn warm_up(&self, hot: u32) -> bool {
+        let heat = self.heat.get() + 1;
+        self.heat.set(heat);
+        heat >= hot
     }
 }
 
@@ -122,6 +171,9 @@ impl Cpu {
         if t.size_log2 > 12 {
             self.tlb.note_large();
         }
+        if e.page != TlbEntry::INVALID {
+            self.tlb.changes.targets();
+        }
         self.tlb.fetch[i] = entry;
         Ok(entry)
     }
@@ -174,6 +226,21 @@ impl Cpu {
         Ok(block)
     }
 
+    /// The instructions of a cached block once more, as if their page lay at [`PAGE_AT`].
+    pub(crate) fn instructions_of(&self, block: &Block) -> Vec<Instruction> {
+        let offset = (block.key >> 2) % PAGE;
+        let bytes = &self.ram.page(block.page)[offset as usize..];
+        let mut decoder = Decoder::with_ip(64, bytes, PAGE_AT + offset, OPTIONS);
+        let decoded = block.ops.iter().map(|_| {
+            let mut ins = decoder.decode();
+            let end = decoder.position();
+            let begin = end - ins.len();
+            exchange_not_pause(&mut ins, &bytes[begin..end]);
+            ins
+        });
+        decoded.collect()
+    }
+
     /// Decodes one instruction whose bytes may go on in the next page. Not cached: two pages would have
     /// to be watched.
     fn decode_across(&mut self, va: u64, head: &[u8], bitness: u32) -> Result<Op, Trap> {
@@ -205,6 +272,10 @@ impl Cpu {
     /// current instruction.
     pub(crate) fn invalidate_code(&mut self, page: u32) {
         self.blocks.remove_page(page);
+        if let Some(jit) = &mut self.jit {
+            jit.drop_page(page);
+            self.tlb.changes.targets();
+        }
         self.ram.clear_code(page);
         self.block_stop = true;
     }

@@ -7,6 +7,7 @@
 pub mod bus;
 pub mod exec;
 pub mod flags;
+pub mod jit;
 pub mod op;
 pub mod ram;
 pub mod state;
@@ -15,6 +16,7 @@ pub mod tlb;
 mod block;
 mod cpuid;
 mod exception;
+mod frame;
 mod mem;
 mod mmu;
 mod msr;
@@ -23,6 +25,7 @@ mod segment;
 mod trap;
 
 pub use bus::Bus;
+pub use frame::StateBox;
 pub use mem::Value;
 pub use ram::GuestRam;
 pub use run::{Exit, REP_CHUNKS_PER_RUN};
@@ -34,12 +37,24 @@ use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+/// What executes guest code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// Handlers in Rust, one instruction after the other: runs on every host.
+    Interpreter,
+    /// Hot blocks as host code; see [`jit`].
+    #[default]
+    Translator,
+}
+
 /// One CPU. All of its state lives here; several can exist in one process.
 pub struct Cpu {
     /// The architectural state. Whoever changes it from outside calls [`Cpu::state_replaced`].
-    pub state: CpuState,
+    pub state: StateBox,
     tlb: tlb::Tlb,
     blocks: block::BlockCache,
+    /// The translator, if code runs translated.
+    jit: Option<Box<jit::Jit>>,
     ram: Arc<GuestRam>,
     bus: Option<NonNull<dyn Bus>>,
     /// Perm bits that a read, a write, a fetch needs at the current privilege.
@@ -73,9 +88,10 @@ impl Cpu {
     /// A CPU after reset, on the given memory.
     pub fn new(ram: Arc<GuestRam>) -> Self {
         let mut cpu = Self {
-            state: CpuState::default(),
+            state: StateBox::default(),
             tlb: tlb::Tlb::default(),
             blocks: block::BlockCache::default(),
+            jit: None,
             ram,
             bus: None,
             read_need: 0,
@@ -92,10 +108,43 @@ impl Cpu {
         cpu
     }
 
+    /// Chooses what executes the code from here on. Both give the same results at the same positions.
+    ///
+    /// # Errors
+    /// Where this host cannot run translated code; then it is interpreted.
+    pub fn set_engine(&mut self, engine: Engine) -> Result<(), jit::Unsupported> {
+        self.jit = None;
+        self.state_replaced();
+        if engine == Engine::Translator {
+            self.jit = Some(Box::new(jit::Jit::new()?));
+        }
+        Ok(())
+    }
+
+    /// What executes the code.
+    pub fn engine(&self) -> Engine {
+        if self.jit.is_some() { Engine::Translator } else { Engine::Interpreter }
+    }
+
+    /// How often a block is interpreted before it is translated: 1 translates everything (for tests).
+    pub fn translate_after(&mut self, executions: u32) {
+        if let Some(jit) = &mut self.jit {
+            jit.translate_after(executions);
+        }
+    }
+
+    /// Counters of the translator, if code runs translated.
+    pub fn translator_statistics(&self) -> Option<jit::Statistics> {
+        self.jit.as_ref().map(|jit| jit.statistics())
+    }
+
     /// The state was set from outside (boot, restore): cached translations and code are void.
     pub fn state_replaced(&mut self) {
         self.flush_tlb();
         self.blocks.clear();
+        if let Some(jit) = &mut self.jit {
+            jit.clear();
+        }
         for page in 0..self.ram.pages() {
             self.ram.clear_code(page);
         }
@@ -133,16 +182,16 @@ impl Cpu {
         };
     }
 
-    const fn system_read_need(&self) -> u16 {
+    fn system_read_need(&self) -> u16 {
         if self.state.cr4 & CR4_SMAP != 0 { tlb::R_SMAP } else { tlb::R_S }
     }
 
-    const fn system_write_need(&self) -> u16 {
+    fn system_write_need(&self) -> u16 {
         if self.state.cr4 & CR4_SMAP != 0 { tlb::W_SMAP } else { tlb::W_S }
     }
 
     /// True if the supervisor may not execute user pages.
-    const fn smep(&self) -> bool {
+    fn smep(&self) -> bool {
         self.state.cr4 & CR4_SMEP != 0
     }
 }

@@ -213,6 +213,9 @@ impl Cpu {
         if t.size_log2 > 12 {
             self.tlb.note_large();
         }
+        if e.page != TlbEntry::INVALID {
+            self.tlb.changes.page(e.page);
+        }
         self.tlb.data[i] = entry;
         Ok(entry)
     }
@@ -285,7 +288,7 @@ impl Cpu {
     }
 
     /// Book-keeping after a store to RAM by the slow path.
-    fn stored_to(&mut self, e: &TlbEntry) {
+    pub(crate) fn stored_to(&mut self, e: &TlbEntry) {
         let page = self.ram.page_index(e.gpa).expect("an entry with a host address is RAM");
         if self.ram.mark_dirty(page) {
             self.invalidate_code(page);
@@ -339,7 +342,7 @@ impl Cpu {
 
     /// True outside 64-bit mode.
     #[inline(always)]
-    pub const fn legacy_mode(&self) -> bool {
+    pub fn legacy_mode(&self) -> bool {
         self.state.seg[CS].attr & (1 << 13) == 0
     }
 }

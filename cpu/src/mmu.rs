@@ -128,7 +128,7 @@ impl Cpu {
 
     /// Who may do what with a page whose entries have the bits `all` in common (SDM 4.6), as if its
     /// dirty bit were set.
-    const fn page_permissions(&self, all: u64, no_execute: bool) -> u16 {
+    fn page_permissions(&self, all: u64, no_execute: bool) -> u16 {
         let user = all & USER != 0;
         let writable = all & WRITABLE != 0;
         let mut perms = R_S;
@@ -176,10 +176,12 @@ impl Cpu {
         let data = &mut self.tlb.data[Tlb::data_index(va)];
         if data.page == page {
             *data = TlbEntry::EMPTY;
+            self.tlb.changes.page(va);
         }
         let fetch = &mut self.tlb.fetch[Tlb::fetch_index(va)];
         if fetch.page == page {
             *fetch = TlbEntry::EMPTY;
+            self.tlb.changes.targets();
         }
         Trap::pf(code)
     }

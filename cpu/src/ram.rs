@@ -230,6 +230,11 @@ impl GuestRam {
         self.marks[page as usize].load(Relaxed) & (all | CODE) == all
     }
 
+    /// True if code was decoded from the page.
+    pub fn holds_code(&self, page: u32) -> bool {
+        self.marks[page as usize].load(Relaxed) & CODE != 0
+    }
+
     /// Marks a page as holding decoded code; true if it was not marked before.
     pub fn mark_code(&self, page: u32) -> bool {
         self.marks[page as usize].fetch_or(CODE, Relaxed) & CODE == 0

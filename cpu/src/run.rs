@@ -6,6 +6,7 @@
 
 use crate::bus::Bus;
 use crate::flags::{IF, TF};
+use crate::jit::Ran;
 use crate::state::RIP;
 use crate::{Cpu, Trap};
 use std::ptr::NonNull;
@@ -100,11 +101,20 @@ impl Cpu {
         self.block_stop = false;
         self.step = self.state.flags.has(TF);
         let one = shadow || self.step;
+        let translatable = self.translatable();
         loop {
             let block = match self.block_at_rip() {
                 Ok(block) => block,
                 Err(trap) => return self.fault(trap),
             };
+            if translatable && !one {
+                match self.run_unit(&block, limit.0) {
+                    Ran::Cold => {}
+                    Ran::Next if self.state.retired < limit.0 => continue,
+                    Ran::Next | Ran::Stop => break,
+                    Ran::Fault(trap) => return self.fault(trap),
+                }
+            }
             let fuel = limit.0 - self.state.retired;
             let len = block.ops.len() as u64;
             let n = if one || fuel == 0 { 1 } else { fuel.min(len) };
@@ -159,7 +169,7 @@ impl Cpu {
 
     /// Instructions retired before the one that executes now: what devices derive their time from.
     #[inline]
-    pub(crate) const fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.state.retired - 1
     }
 

@@ -213,11 +213,12 @@ impl Cpu {
 
     /// After a return to an outer level: data segments that it may not use become null. The bases stay.
     pub(crate) fn drop_inner_segments(&mut self) {
+        let cpl = self.state.cpl;
         for seg in [ES, DS, FS, GS] {
             let s = &mut self.state.seg[seg];
             let usable = s.attr & 0x80 != 0;
             let conforming_code = s.attr & 0x1c == 0x1c;
-            if usable && !conforming_code && (s.attr >> 5) as u8 & 3 < self.state.cpl {
+            if usable && !conforming_code && (s.attr >> 5) as u8 & 3 < cpl {
                 s.selector = 0;
                 s.attr = 0;
             }

@@ -2,6 +2,7 @@
 //! guest, so every engine fills and evicts it alike (direct-mapped, by 4 KiB page, data and instruction
 //! fetch apart). It is never saved: both sides flush it at the same position at a snapshot or repair.
 
+use crate::jit::window::Changes;
 use crate::ram::PAGE;
 
 /// Entries for data.
@@ -73,6 +74,8 @@ pub struct Tlb {
     pub data: Box<[TlbEntry; DATA_ENTRIES]>,
     /// Instruction fetches.
     pub fetch: Box<[TlbEntry; FETCH_ENTRIES]>,
+    /// What a window on these arrays has to forget.
+    pub changes: Changes,
     large: bool,
 }
 
@@ -81,6 +84,7 @@ impl Default for Tlb {
         Self {
             data: Box::new([TlbEntry::EMPTY; DATA_ENTRIES]),
             fetch: Box::new([TlbEntry::EMPTY; FETCH_ENTRIES]),
+            changes: Changes::default(),
             large: false,
         }
     }
@@ -113,16 +117,22 @@ impl Tlb {
         self.data.fill(TlbEntry::EMPTY);
         self.fetch.fill(TlbEntry::EMPTY);
         self.large = false;
+        self.changes.all();
+        self.changes.targets();
     }
 
     /// Forgets what is not global (MOV to CR3).
     pub fn flush_non_global(&mut self) {
         self.all().filter(|e| !e.global).for_each(|e| *e = TlbEntry::EMPTY);
+        self.changes.all();
+        self.changes.targets();
     }
 
     /// Forgets the translation of one address, of whatever page size (INVLPG).
     pub fn flush_page(&mut self, va: u64) {
         let page = va & !(PAGE - 1);
+        self.changes.page(va);
+        self.changes.targets();
         for e in [&mut self.data[Self::data_index(va)], &mut self.fetch[Self::fetch_index(va)]] {
             if e.page == page {
                 *e = TlbEntry::EMPTY;
@@ -132,16 +142,19 @@ impl Tlb {
             self.all()
                 .filter(|e| e.size_log2 > 12 && (e.page ^ va) >> e.size_log2 == 0)
                 .for_each(|e| *e = TlbEntry::EMPTY);
+            self.changes.all();
         }
     }
 
     /// Dirty marks were taken or code was decoded: every store has to come by the slow path once more.
     pub fn clear_quiet(&mut self) {
         self.data.iter_mut().for_each(|e| e.perms &= !QUIET);
+        self.changes.stores();
     }
 
     /// Likewise for the entries of one physical page.
     pub fn clear_quiet_page(&mut self, gpa: u64) {
         self.data.iter_mut().filter(|e| e.gpa == gpa).for_each(|e| e.perms &= !QUIET);
+        self.changes.stores();
     }
 }

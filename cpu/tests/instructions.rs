@@ -167,7 +167,7 @@ fn machine(bytes: &[u8]) -> (Arc<GuestRam>, Cpu) {
     state.idtr = Table { base: IDT, limit: 0x1ff };
     state.gdtr = Table { base: GDT, limit: 0x27 };
     state.tr = Segment { base: TSS, limit: 0x67, selector: 0x28, attr: 0x8b };
-    cpu.state = state;
+    *cpu.state = state;
     (ram, cpu)
 }
 

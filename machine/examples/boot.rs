@@ -1,7 +1,8 @@
 //! Boots an image without a pair, as fast as it goes, and prints the console: for work on CPU and devices.
 //!
-//! `cargo run --release -p ft-pair-machine --example boot -- IMAGE [APPEND] [MILLION_INSTRUCTIONS]`
+//! `cargo run --release -p ft-pair-machine --example boot -- IMAGE [APPEND] [MILLION_INSTRUCTIONS] [interp]`
 
+use ft_pair_cpu::Engine;
 use ft_pair_machine::disk::OverlayDisk;
 use ft_pair_machine::image::{Overrides, open_guest};
 use ft_pair_machine::{BlockDevice, Machine, MachineConfig, MemoryDisk, Stop, boot};
@@ -15,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let image = args.next().ok_or("usage: boot IMAGE [APPEND] [MILLION_INSTRUCTIONS]")?;
     let append = args.next().filter(|append| !append.is_empty());
     let limit = args.next().map_or(Ok(u64::MAX), |n| n.parse::<u64>().map(|n| n * 1_000_000))?;
+    let interpret = args.next().is_some_and(|engine| engine == "interp");
     let guest = open_guest(Path::new(&image), &Overrides { append, ..Overrides::default() })?;
     eprintln!("{}: {}", guest.found_by, guest.cmdline);
     let disk: Box<dyn BlockDevice> = match &guest.disk {
@@ -31,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let registers = boot::load(machine.ram(), &image)?;
     machine.change_cpu(|cpu| registers.apply(cpu));
+    machine.set_engine(if interpret { Engine::Interpreter } else { Engine::Translator })?;
     let begin = Instant::now();
     let mut out = std::io::stdout();
     loop {
@@ -59,6 +62,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         machine.time_ns() as f64 / 1e9,
         machine.cpu().rip(),
     );
+    let (dirty, writes) = (machine.take_dirty(), machine.take_disk_writes());
+    let digest = machine.root_digest(&dirty, &writes);
+    eprintln!("digest {:02x?}, {:?}", &digest[..8], machine.translator_statistics());
     for (what, count) in machine.undefined_opcodes() {
         eprintln!("undefined: {what} {count} times");
     }

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod disk;
 pub mod epoch_digest;
 pub mod image;
+pub mod lockstep;
 pub mod machine;
 pub mod state;
 

@@ -12,8 +12,9 @@ use crate::devices::Devices;
 use crate::devices::virtio::DiskWrites;
 use crate::state::{MachineState, Section, StateError};
 use ft_pair_cpu::flags::IF;
+use ft_pair_cpu::jit::{Statistics, Unsupported};
 use ft_pair_cpu::ram::{PAGE, RamError};
-use ft_pair_cpu::{Bus, Cpu, CpuState, Exit, GuestRam};
+use ft_pair_cpu::{Bus, Cpu, CpuState, Engine, Exit, GuestRam};
 use ft_pair_shared::{Input, Output, Position, PowerEvent};
 use std::sync::Arc;
 
@@ -85,12 +86,12 @@ impl Machine {
     }
 
     /// Where the machine is.
-    pub const fn position(&self) -> Position {
+    pub fn position(&self) -> Position {
         Position { retired: self.cpu.state.retired, rep: self.cpu.state.rep, seq: self.seq }
     }
 
     /// Guest time, nanoseconds since power-on.
-    pub const fn time_ns(&self) -> u64 {
+    pub fn time_ns(&self) -> u64 {
         self.devices.clock.time_at(self.cpu.state.retired)
     }
 
@@ -126,7 +127,7 @@ impl Machine {
     }
 
     /// The CPU's state.
-    pub const fn cpu(&self) -> &CpuState {
+    pub fn cpu(&self) -> &CpuState {
         &self.cpu.state
     }
 
@@ -134,6 +135,19 @@ impl Machine {
     pub fn change_cpu(&mut self, change: impl FnOnce(&mut CpuState)) {
         change(&mut self.cpu.state);
         self.cpu.state_replaced();
+    }
+
+    /// Chooses what executes the guest's code; this changes nothing that the guest could see.
+    ///
+    /// # Errors
+    /// Where this host cannot run translated code; then it is interpreted.
+    pub fn set_engine(&mut self, engine: Engine) -> Result<(), Unsupported> {
+        self.cpu.set_engine(engine)
+    }
+
+    /// Counters of the translator, if code runs translated.
+    pub fn translator_statistics(&self) -> Option<Statistics> {
+        self.cpu.translator_statistics()
     }
 
     /// Invalid or unsupported opcodes met, with how often.
@@ -178,7 +192,7 @@ impl Machine {
         }
     }
 
-    const fn place(&self) -> (u64, u64) {
+    fn place(&self) -> (u64, u64) {
         (self.cpu.state.retired, self.cpu.state.rep)
     }
 
@@ -274,7 +288,7 @@ impl Machine {
     pub fn state(&self) -> MachineState {
         let Self { cpu, devices, ram: _, seq, rsdp: _ } = self;
         let mut sections = vec![
-            Section::of(cpu_state::SECTION, cpu_state::VERSION, &cpu.state),
+            Section::of(cpu_state::SECTION, cpu_state::VERSION, &*cpu.state),
             Section::of("position", 1, seq),
         ];
         sections.extend(devices.save());
@@ -293,7 +307,7 @@ impl Machine {
         let cpu: CpuState = cpu.read(cpu_state::SECTION, cpu_state::VERSION)?;
         let seq = position.read("position", 1)?;
         self.devices.restore(devices)?;
-        self.cpu.state = cpu;
+        *self.cpu.state = cpu;
         self.cpu.state_replaced();
         self.seq = seq;
         Ok(())

@@ -56,7 +56,7 @@ impl Mode for Legacy {
     }
 }
 
-const fn stack_mask(cpu: &Cpu) -> u64 {
+fn stack_mask(cpu: &Cpu) -> u64 {
     if cpu.state.seg[SS].attr & (1 << 14) != 0 { 0xffff_ffff } else { 0xffff }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn forms(code: Code) -> Option<Forms> {
     })
 }
 
-const fn ready(cpu: &Cpu) -> Result<(), Trap> {
+fn ready(cpu: &Cpu) -> Result<(), Trap> {
     if cpu.state.cr0 & CR0_EM != 0 {
         Err(Trap::UD)
     } else if cpu.state.cr0 & CR0_TS != 0 {
@@ -46,7 +46,7 @@ const fn ready(cpu: &Cpu) -> Result<(), Trap> {
 }
 
 /// Bytes of the image that hold something: outside 64-bit mode there are only XMM0 to XMM7.
-const fn used(cpu: &Cpu) -> usize {
+fn used(cpu: &Cpu) -> usize {
     if cpu.legacy_mode() { 288 } else { USED }
 }
 

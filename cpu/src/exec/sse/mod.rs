@@ -128,7 +128,7 @@ impl Cpu {
     }
 
     #[cold]
-    const fn sse_unavailable(&self) -> Trap {
+    fn sse_unavailable(&self) -> Trap {
         if self.state.cr0 & CR0_EM != 0 || self.state.cr4 & CR4_OSFXSR == 0 {
             Trap::UD
         } else {
@@ -152,31 +152,31 @@ impl Cpu {
 
     /// What every MMX instruction does to the x87 state: TOP is 0 and all tags are valid.
     #[inline(always)]
-    const fn enter_mmx(&mut self) {
+    fn enter_mmx(&mut self) {
         self.state.x87.status &= !0x3800;
         self.state.x87.tags = 0xff;
     }
 
     /// Reads MMn.
     #[inline(always)]
-    const fn mm(&self, n: u8) -> u64 {
+    fn mm(&self, n: u8) -> u64 {
         self.state.x87.mantissa[n as usize & 7]
     }
 
     /// Writes MMn; sign and exponent of the x87 register become all ones.
     #[inline(always)]
-    const fn set_mm(&mut self, n: u8, value: u64) {
+    fn set_mm(&mut self, n: u8, value: u64) {
         self.state.x87.mantissa[n as usize & 7] = value;
         self.state.x87.sign_exponent[n as usize & 7] = 0xffff;
     }
 
     #[inline(always)]
-    const fn xmm(&self, n: u8) -> u128 {
+    fn xmm(&self, n: u8) -> u128 {
         self.state.xmm[n as usize & 15]
     }
 
     #[inline(always)]
-    const fn set_xmm(&mut self, n: u8, value: u128) {
+    fn set_xmm(&mut self, n: u8, value: u128) {
         self.state.xmm[n as usize & 15] = value;
     }
 

@@ -104,7 +104,7 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
 
 fn swapgs(cpu: &mut Cpu, _: &Op) -> Result<(), Trap> {
     privileged(cpu)?;
-    let s = &mut cpu.state;
+    let s = &mut *cpu.state;
     std::mem::swap(&mut s.seg[GS].base, &mut s.msrs.kernel_gs_base);
     Ok(())
 }

@@ -87,6 +87,6 @@ fn privileged(cpu: &Cpu) -> Result<(), Trap> {
 }
 
 /// EFLAGS.IOPL.
-const fn iopl(cpu: &Cpu) -> u8 {
+fn iopl(cpu: &Cpu) -> u8 {
     (cpu.state.flags.other >> 12) as u8 & 3
 }

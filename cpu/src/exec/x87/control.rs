@@ -100,8 +100,8 @@ fn store_status(cpu: &mut Cpu, op: &Op) -> Result<(), Trap> {
 
 fn status_to_ax(cpu: &mut Cpu, _: &Op) -> Result<(), Trap> {
     cpu.x87_available()?;
-    let rax = &mut cpu.state.regs[RAX];
-    *rax = *rax & !0xffff | u64::from(cpu.state.x87.status);
+    let state = &mut *cpu.state;
+    state.regs[RAX] = state.regs[RAX] & !0xffff | u64::from(state.x87.status);
     Ok(())
 }
 

@@ -24,13 +24,13 @@ const CONTROL_BITS: u16 = 0x1f3f;
 impl Cpu {
     /// #NM: what every x87 instruction but WAIT checks.
     #[inline(always)]
-    pub(super) const fn x87_available(&self) -> Result<(), Trap> {
+    pub(super) fn x87_available(&self) -> Result<(), Trap> {
         if self.state.cr0 & (CR0_EM | CR0_TS) != 0 { Err(Trap::NM) } else { Ok(()) }
     }
 
     /// #NM and the #MF of an instruction before: what waiting instructions check.
     #[inline(always)]
-    pub(super) const fn x87_wait(&self) -> Result<(), Trap> {
+    pub(super) fn x87_wait(&self) -> Result<(), Trap> {
         if self.state.cr0 & (CR0_EM | CR0_TS) != 0 {
             Err(Trap::NM)
         } else if self.state.x87.status & 0x80 != 0 {
@@ -64,32 +64,32 @@ impl Cpu {
 
     /// The control word.
     #[inline(always)]
-    pub(super) const fn x87_control(&self) -> Control {
+    pub(super) fn x87_control(&self) -> Control {
         Control(self.state.x87.control)
     }
 
     /// Number of the physical register of ST(i).
     #[inline(always)]
-    const fn physical(&self, i: u8) -> usize {
+    fn physical(&self, i: u8) -> usize {
         (i as usize + (self.state.x87.status as usize >> 11)) & 7
     }
 
     /// The value in ST(i), empty or not.
     #[inline(always)]
-    pub(super) const fn st(&self, i: u8) -> Ext {
+    pub(super) fn st(&self, i: u8) -> Ext {
         let r = self.physical(i);
         Ext { sig: self.state.x87.mantissa[r], se: self.state.x87.sign_exponent[r] }
     }
 
     /// True if ST(i) is empty; -1 (as 7) is the register that a push fills.
     #[inline(always)]
-    pub(super) const fn st_empty(&self, i: u8) -> bool {
+    pub(super) fn st_empty(&self, i: u8) -> bool {
         self.state.x87.tags >> self.physical(i) & 1 == 0
     }
 
     /// Writes ST(i).
     #[inline(always)]
-    pub(super) const fn set_st(&mut self, i: u8, value: Ext) {
+    pub(super) fn set_st(&mut self, i: u8, value: Ext) {
         let r = self.physical(i);
         self.state.x87.mantissa[r] = value.sig;
         self.state.x87.sign_exponent[r] = value.se;
@@ -98,13 +98,13 @@ impl Cpu {
 
     /// Marks ST(i) empty.
     #[inline(always)]
-    pub(super) const fn free_st(&mut self, i: u8) {
+    pub(super) fn free_st(&mut self, i: u8) {
         self.state.x87.tags &= !(1 << self.physical(i));
     }
 
     /// Moves TOP by one up (pop) or, with 7, down (push).
     #[inline(always)]
-    pub(super) const fn turn(&mut self, by: u16) {
+    pub(super) fn turn(&mut self, by: u16) {
         let status = self.state.x87.status;
         self.state.x87.status = status & !0x3800 | status.wrapping_add(by << 11) & 0x3800;
     }
@@ -118,7 +118,7 @@ impl Cpu {
     }
 
     #[inline(always)]
-    pub(super) const fn push(&mut self, value: Ext) {
+    pub(super) fn push(&mut self, value: Ext) {
         self.turn(7);
         self.set_st(0, value);
     }
@@ -131,14 +131,14 @@ impl Cpu {
 
     /// Sets the condition codes of `mask`.
     #[inline(always)]
-    pub(super) const fn set_conditions(&mut self, mask: u16, to: u16) {
+    pub(super) fn set_conditions(&mut self, mask: u16, to: u16) {
         self.state.x87.status = self.state.x87.status & !mask | to & mask;
     }
 
     /// Raises exceptions. False if an unmasked one forbids to store the result (and those behind it in priority
     /// have not happened).
     #[inline(always)]
-    pub(super) const fn x87_raise(&mut self, flags: u16) -> bool {
+    pub(super) fn x87_raise(&mut self, flags: u16) -> bool {
         if flags == 0 {
             return true;
         }
@@ -180,7 +180,7 @@ impl Cpu {
     }
 
     /// Makes the pending bits follow from flags and masks.
-    pub(super) const fn update_pending(&mut self) {
+    pub(super) fn update_pending(&mut self) {
         let x87 = &mut self.state.x87;
         if x87.status & !x87.control & 0x3f != 0 {
             x87.status |= PENDING;
@@ -190,7 +190,7 @@ impl Cpu {
     }
 
     /// Loads the control word.
-    pub(super) const fn set_x87_control(&mut self, value: u16) {
+    pub(super) fn set_x87_control(&mut self, value: u16) {
         self.state.x87.control = value & CONTROL_BITS | 0x40;
         self.update_pending();
     }

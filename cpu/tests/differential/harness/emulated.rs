@@ -70,9 +70,9 @@ const USED: u64 = 3 << 5;
 
 /// Our CPU with the guest around it.
 pub struct Emulated {
-    cpu: Cpu,
-    ram: Arc<GuestRam>,
-    clean: CpuState,
+    pub cpu: Cpu,
+    pub ram: Arc<GuestRam>,
+    pub clean: CpuState,
 }
 
 fn poke(ram: &GuestRam, gpa: u64, value: u64) {
@@ -127,9 +127,30 @@ impl Emulated {
         clean.idtr = Table { base: KERNEL + IDT, limit: (VECTORS * 16 - 1) as u16 };
         clean.tr = Segment { base: KERNEL + TSS, limit: 0x67, selector: 0x40, attr: 0x8b };
         let mut cpu = Cpu::new(Arc::clone(&ram));
-        cpu.state = clean.clone();
+        *cpu.state = clean.clone();
         cpu.state_replaced();
         Self { cpu, ram, clean }
+    }
+
+    /// From here on the handlers halt.
+    pub fn halt_in_handlers(&mut self) {
+        assert!(self.ram.write(HANDLERS - KERNEL, &[0xf4; 16 * VECTORS as usize]), "they are RAM");
+    }
+
+    /// Runs until a handler halts, at most `limit` instructions.
+    pub fn run_to(&mut self, limit: u64) -> Exit {
+        loop {
+            let exit = self.cpu.run(&mut NoDevices, limit, 0);
+            if exit != Exit::LongRep {
+                return exit;
+            }
+        }
+    }
+
+    /// Reads the top of the kernel's stack.
+    pub fn read_stack(&self, to: &mut [u8]) {
+        let from = KERNEL_STACK_TOP - to.len() as u64;
+        assert!(self.ram.read(from, to), "the kernel's stack is RAM");
     }
 
     /// Executes one case. An error is a CPU that never came back to a handler.
@@ -141,8 +162,8 @@ impl Emulated {
         assert!(self.ram.write(DATA, &background[..WRITABLE_LEN]), "the data is RAM");
         assert!(self.ram.write(DATA + case.window_at, &case.window), "the window is RAM");
         assert!(self.ram.write(CODE_AT, &case.code), "the code is RAM");
-        self.cpu.state = self.clean.clone();
-        put_registers(&mut self.cpu.state, &case.before);
+        *self.cpu.state = self.clean.clone();
+        put_registers(&mut self.cpu.state, &case.before, TF);
         let mut exit = Exit::LongRep;
         for _ in 0..1000 {
             exit = self.cpu.run(&mut NoDevices, 1, 0);
@@ -185,10 +206,11 @@ impl Emulated {
 
 const _: () = assert!(WINDOW <= WRITABLE_LEN);
 
-fn put_registers(state: &mut CpuState, registers: &Registers) {
+/// Loads a case's registers, with a flag set besides theirs.
+pub fn put_registers(state: &mut CpuState, registers: &Registers, flag: u64) {
     state.regs[..16].copy_from_slice(&registers.gpr);
     state.regs[RIP] = registers.rip;
-    state.flags = Flags::from_rflags(registers.rflags | TF);
+    state.flags = Flags::from_rflags(registers.rflags & !TF | flag);
     state.mxcsr = registers.mxcsr();
     for i in 0..16 {
         state.xmm[i] = registers.xmm(i);
