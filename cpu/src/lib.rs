@@ -25,6 +25,7 @@ mod segment;
 mod trap;
 
 pub use bus::Bus;
+pub use cpuid::model_follows_this_host;
 pub use frame::StateBox;
 pub use mem::Value;
 pub use ram::GuestRam;
@@ -41,9 +42,9 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
     /// Handlers in Rust, one instruction after the other: runs on every host.
-    Interpreter,
-    /// Hot blocks as host code; see [`jit`].
     #[default]
+    Interpreter,
+    /// Hot blocks as host code; see [`jit`]. Not fit for use yet: docs/todo.md says where it goes wrong.
     Translator,
 }
 
@@ -108,7 +109,8 @@ impl Cpu {
         cpu
     }
 
-    /// Chooses what executes the code from here on. Both give the same results at the same positions.
+    /// Chooses what executes the code from here on. Both are to give the same results at the same
+    /// positions.
     ///
     /// # Errors
     /// Where this host cannot run translated code; then it is interpreted.

@@ -9,6 +9,7 @@ mod native;
 mod report;
 mod select;
 mod values;
+mod vendor;
 
 use case::{DATA_LEN, Outcome};
 use emulated::Emulated;
@@ -23,28 +24,6 @@ use std::time::Instant;
 const DESCRIBED: usize = 40;
 /// Mismatches of one mnemonic that are described in full.
 const DESCRIBED_EACH: u64 = 2;
-
-/// Where an Intel processor does not what the model, which follows AMD's Zen, does: ignored prefixes of near
-/// calls and PAUSE, state at a fault of string instructions and of x87 and MMX stores, the order of the
-/// additions of DPPS, 16-bit SHRD by more than 16.
-const VENDORS_DIFFER: [&str; 16] = [
-    "Call_rm64",
-    "Pause",
-    "Cmps",
-    "Movs",
-    "Lods",
-    "Scas",
-    "Stos",
-    "Fbstp",
-    "Fist",
-    "Fst",
-    "Movd_rm32_mm",
-    "Movntq",
-    "Movq_mmm64_mm",
-    "Movq_rm64_mm",
-    "Dpps",
-    "Shrd_rm16",
-];
 
 /// A number in the environment.
 pub fn env_number(name: &str) -> Option<u64> {
@@ -91,6 +70,7 @@ impl Session {
 
     /// Runs `count` cases from number `first` on.
     pub fn run(&mut self, first: u64, count: u64) {
+        let followed = ft_pair_cpu::model_follows_this_host();
         let mut at = first;
         while at < first + count {
             let len = (first + count - at).min(native::BATCH as u64);
@@ -101,7 +81,13 @@ impl Session {
             for (i, (generated, host)) in batch.iter().zip(native).enumerate() {
                 let ours = self.emulated.run(&generated.case, &self.background);
                 let found = match &ours {
-                    Ok(ours) => report::compare(generated, host, ours, &self.background),
+                    Ok(ours) if followed => {
+                        report::compare(generated, host, ours, &self.background)
+                    }
+                    Ok(ours) => {
+                        let host = vendor::as_modelled(generated, host, ours);
+                        report::compare(generated, &host, ours, &self.background)
+                    }
                     Err(error) => Some(error.clone()),
                 };
                 if let Some(difference) = found {
@@ -130,16 +116,6 @@ impl Session {
 
     pub fn mismatches(&self) -> &[String] {
         &self.mismatches
-    }
-
-    /// Instructions that differ though the host is one that the model follows, or though processors are not
-    /// known to differ in them.
-    pub fn unexplained(&self) -> Vec<&str> {
-        // "Auth" of "AuthenticAMD".
-        let followed = std::arch::x86_64::__cpuid(0).ebx == 0x6874_7541;
-        let differs = |name: &str| VENDORS_DIFFER.iter().any(|prefix| name.starts_with(prefix));
-        let names = self.mismatched.keys().map(String::as_str);
-        names.filter(|name| followed || !differs(name)).collect()
     }
 
     pub fn mismatch_count(&self) -> u64 {

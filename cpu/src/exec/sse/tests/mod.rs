@@ -12,7 +12,7 @@ use crate::ram::PAGE;
 use crate::state::{RAX, RDI, RDX, RSI};
 use crate::tlb::{Tlb, TlbEntry};
 use crate::{Cpu, GuestRam, Trap};
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
 use native::Frame;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -191,6 +191,27 @@ fn used(frame: &Frame) -> [u8; 416] {
     frame.fx[..416].try_into().expect("416 bytes")
 }
 
+/// DPPS and DPPD: which of several NaNs comes out depends on the order of the additions, in which Intel's
+/// processors differ from AMD's. Where both results are NaNs in a lane of XMM0 to XMM15, ours stands for both.
+fn same_nans_of_dot_products(bytes: &[u8], ours: &[u8; 416], theirs: &mut [u8; 416]) {
+    let size = match decode(bytes).mnemonic() {
+        Mnemonic::Dpps => 4,
+        Mnemonic::Dppd => 8,
+        _ => return,
+    };
+    let is_nan = |lane: &[u8]| match *lane {
+        [a, b, c, d] => f32::from_le_bytes([a, b, c, d]).is_nan(),
+        [a, b, c, d, e, f, g, h] => f64::from_le_bytes([a, b, c, d, e, f, g, h]).is_nan(),
+        _ => false,
+    };
+    for at in (160..416).step_by(size) {
+        let lane = at..at + size;
+        if is_nan(&ours[lane.clone()]) && is_nan(&theirs[lane.clone()]) {
+            theirs[lane.clone()].copy_from_slice(&ours[lane]);
+        }
+    }
+}
+
 /// Runs `bytes` on both; says where they differ.
 fn compare(
     cpu: &mut Cpu,
@@ -211,7 +232,10 @@ fn compare(
     let before = frame.clone();
     let done = exec(cpu, bytes);
     code.run(bytes, &mut frame);
-    let (ours, theirs) = (image(&cpu.state, true), used(&frame));
+    let (ours, mut theirs) = (image(&cpu.state, true), used(&frame));
+    if !crate::model_follows_this_host() {
+        same_nans_of_dot_products(bytes, &ours, &mut theirs);
+    }
     let memory: [u8; 64] =
         std::array::from_fn(|i| cpu.load(DATA + i as u64).expect("the page is mapped"));
     let lane = |image: &[u8; 416], at: usize| {
@@ -326,10 +350,6 @@ fn every_form_does_what_the_host_does() {
     for bytes in OTHERS {
         seen.insert(decode(bytes).code() as u32);
         failures.extend(compare(&mut cpu, &code, bytes, random.frame()).err());
-    }
-    // The model follows AMD's Zen; "Auth" of "AuthenticAMD". Others add the products of DPPS and DPPD in another order.
-    if std::arch::x86_64::__cpuid(0).ebx != 0x6874_7541 {
-        failures.retain(|text| !text.starts_with("Dpp"));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     let missed: Vec<Code> = Code::values()

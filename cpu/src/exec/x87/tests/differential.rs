@@ -191,6 +191,18 @@ fn groups() -> Vec<(&'static str, Group)> {
     ]
 }
 
+/// FSCALE and FPREM of a denormal operand with underflow unmasked: Intel's processors give the operand back
+/// where AMD's, which the model follows, raise underflow.
+fn vendors_differ(name: &str, before: &State, host: &State, ours: &State) -> bool {
+    const UNDERFLOW: u16 = 1 << 4;
+    !crate::model_follows_this_host()
+        && matches!(name, "FSCALE" | "FPREM" | "FPREM1")
+        && before.control & UNDERFLOW == 0
+        && host.status & UNDERFLOW == 0
+        && ours.status & UNDERFLOW != 0
+        && host.st == before.st
+}
+
 /// Runs every group; gives a report of the differences.
 fn compare(seed: u64, rounds: u32, unmasked: bool) -> Vec<String> {
     let (mut native, mut model) = (Native::new(), Model::new());
@@ -215,6 +227,9 @@ fn compare(seed: u64, rounds: u32, unmasked: bool) -> Vec<String> {
                     if name.starts_with("FCOMI") {
                         want.flags = got.flags;
                     }
+                }
+                if vendors_differ(name, &state, &want, &got) {
+                    continue;
                 }
                 for out in [&mut want, &mut got] {
                     out.status &= !undefined;
@@ -244,10 +259,6 @@ fn masked_like_the_host() {
 
 #[test]
 fn unmasked_like_the_host() {
-    let mut report = compare(2, 2000, true);
-    // The model follows AMD's Zen; "Auth" of "AuthenticAMD". Others end FSCALE and FPREM at the limits otherwise.
-    if std::arch::x86_64::__cpuid(0).ebx != 0x6874_7541 {
-        report.retain(|text| !text.starts_with("FSCALE") && !text.starts_with("FPREM"));
-    }
+    let report = compare(2, 2000, true);
     assert!(report.is_empty(), "{}", report.join("\n"));
 }
